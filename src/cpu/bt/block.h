@@ -1,0 +1,29 @@
+/* The cache of decoded code: blocks of operations, keyed by guest-physical address and mode, valid while the code
+ * generation of their page(s) is unchanged. One cache per vCPU; see mem/guest.h for how writers tell. */
+#ifndef CPU_BT_BLOCK_H
+#define CPU_BT_BLOCK_H
+
+#include "cpu/bt/state.h"
+
+#define BT_BLOCK_OPS_MAX 48
+
+struct bt_block {
+    uint64_t gpa; /* of the first byte */
+    uint32_t key; /* mode bits */
+    uint32_t n_ops;
+    _Atomic uint32_t *gen_ptr[2]; /* generation counters of the page(s) that it lies in; [1] == [0] usually */
+    uint32_t gen[2];
+    struct bt_block *hash_next;
+    struct bt_op *ops;
+};
+
+int bt_cache_new(struct bt_cache **ret) MUST_USE;
+void bt_cache_free(struct bt_cache *cache);
+/* Drop all blocks (between blocks only). */
+void bt_cache_flush(struct bt_vcpu *c);
+
+/* The block that starts at the present CS:RIP, decoded if need be. Raises fetch faults. The pointer is good until the next
+ * call of bt_block_get or bt_cache_flush. */
+struct bt_block *bt_block_get(struct bt_vcpu *c);
+
+#endif

@@ -84,7 +84,9 @@ struct cpu_ops {
      * capacity, out count. -E2BIG. */
     int (*supported_cpuid)(struct cpu_vm *vm, struct kvm_cpuid_entry2 *entries, unsigned *n_entries);
 
-    /* Level of a global interrupt line: GSI 0..15 go to PIC and IOAPIC, 16..23 to the IOAPIC. Any thread. */
+    /* Level of a global interrupt line: GSI 0..15 go to PIC and IOAPIC, 16..23 to the IOAPIC. GSI n is IOAPIC pin n, but
+     * GSI 0 (the PIT) is pin 2 and GSI 2 (the PICs' cascade) no pin, as on a PC: the MADT has the override 0 -> 2. Any
+     * thread. */
     int (*irq_line)(struct cpu_vm *vm, unsigned gsi, bool level);
     /* Deliver one message-signalled interrupt. Any thread. */
     int (*signal_msi)(struct cpu_vm *vm, uint64_t addr, uint32_t data);

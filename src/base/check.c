@@ -6,5 +6,5 @@
 _Noreturn void base_check_failed(const char *expr, const char *file, int line)
 {
     fprintf(stderr, "caisson: internal error: %s:%d: %s\n", file, line, expr);
-    abort();
+    abort(); /* check: allow(banned:abort) a programmer error ends the process here, and only here */
 }

@@ -1,0 +1,62 @@
+# A short front to meson and ninja. `make help` lists the targets; the work is done by meson.build and tools/.
+MODE ?=
+BUILD := build$(if $(MODE),-$(MODE))
+JOBS ?= $(shell nproc)
+
+OPTIONS_ := --buildtype=debugoptimized
+OPTIONS_rel := --buildtype=release
+OPTIONS_asan := --buildtype=debugoptimized -Db_sanitize=address,undefined
+OPTIONS_tsan := --buildtype=debugoptimized -Db_sanitize=thread
+OPTIONS_fuzz := --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false -Dfuzz=true
+CC_fuzz := CC=clang-14
+ifeq ($(origin OPTIONS_$(MODE)),undefined)
+$(error MODE=$(MODE) is unknown: use rel, asan, tsan or fuzz, or leave it away)
+endif
+
+all: $(BUILD)/build.ninja
+	ninja -j$(JOBS) -C $(BUILD)
+
+$(BUILD)/build.ninja:
+	@tools/deps build $(if $(filter fuzz,$(MODE)),fuzz)
+	$(CC_$(MODE)) meson setup $(OPTIONS_$(MODE)) $(BUILD)
+
+run: # build, prepare a Debian guest, boot it on this terminal
+	@tools/run $(BUILD) $(RUN_ARGS)
+
+check: # every test; the last line is the summary
+	@tools/deps build run check
+	@tools/check -j $(JOBS)
+
+bench: # speed beside QEMU TCG, in one run
+	@tools/deps build run bench
+	@$(MAKE) --no-print-directory MODE=rel all
+	@bench/run build-rel
+
+fuzz: # each fuzzer for FUZZ_SECONDS (60)
+	@tools/deps build fuzz
+	@$(MAKE) --no-print-directory MODE=fuzz all
+	@tools/fuzz build-fuzz
+
+soak: # the boot and engine tests again and again, for SOAK_MINUTES (60)
+	@tools/deps build run check
+	@$(MAKE) --no-print-directory all
+	@tools/soak $(BUILD)
+
+lint: # slow static analysis: cppcheck and clang-tidy
+	@tools/deps build check lint
+	@$(MAKE) --no-print-directory all
+	@tools/lint $(BUILD)
+
+format: # clang-format all of our C
+	@tools/check-format --fix
+
+install: all
+	meson install -C $(BUILD) --no-rebuild
+
+clean:
+	rm -rf build build-rel build-asan build-tsan build-fuzz
+
+help:
+	@sed -n 's/^\([a-z]*\):.*# \(.*\)/make \1\t\2/p' Makefile
+
+.PHONY: all run check bench fuzz soak lint format install clean help

@@ -22,7 +22,9 @@ struct pci_host_config {
     uint64_t window32_base, window32_size; /* for 32-bit BARs; below 4 GiB */
     uint64_t window64_base, window64_size; /* for 64-bit BARs; above 4 GiB */
     struct msi_sink msi;
-    struct irq_line intx[4]; /* INTA..INTD lines; device in slot s, pin p uses intx[(s + p) % 4] */
+    struct irq_line intx[4]; /* a device in slot s with pin INTA + p (p = 0..3) uses intx[(s + p) % 4] */
+    const struct bus_ops *cf9; /* byte register 0xcf9, which lies inside the bridge's port range; NULL: nothing there */
+    void *cf9_dev;
 };
 #define PCI_ECAM_SIZE (1ULL << 20)
 

@@ -1,8 +1,7 @@
-/* An address space of device registers (ports or MMIO): maps ranges to handlers. Lookups come from vCPU threads, changes
- * (PCI BARs that move) from vCPU threads and the loop thread; a reader-writer lock inside orders them. A handler runs with
- * no bus lock held and may change the bus. After bus_remove returns, a handler call that had already begun may still run, so
- * a device is only freed once the vCPUs are stopped.
- * It must not know guest RAM or engines. */
+/* An address space of device registers (ports or MMIO): maps ranges to handlers. Lookups come from vCPU threads,
+ * changes (PCI BARs that move) from vCPU threads and the loop thread; a reader-writer lock inside orders them. A
+ * handler runs with no bus lock held and may change the bus. After bus_remove returns, a handler call that had already
+ * begun may still run, so a device is only freed once the vCPUs are stopped. It must not know guest RAM or engines. */
 #ifndef HW_BUS_H
 #define HW_BUS_H
 
@@ -32,7 +31,8 @@ int bus_add(struct bus *b, uint64_t base, uint64_t size, const struct bus_ops *o
 /* Unmap the range that starts at base and belongs to dev; nothing happens where there is none. Any thread. */
 void bus_remove(struct bus *b, uint64_t base, const void *dev);
 
-/* One access. Where no range holds all of it: reads give all ones, writes are dropped, and false is returned. Any thread. */
+/* One access. Where no range holds all of it: reads give all ones, writes are dropped, and false is returned. Any
+ * thread. */
 bool bus_read(struct bus *b, uint64_t addr, void *data, unsigned len);
 bool bus_write(struct bus *b, uint64_t addr, const void *data, unsigned len);
 

@@ -1,5 +1,5 @@
-/* Interrupt outputs of devices. A device holds a struct irq_line or struct msi_sink by value and never learns which engine
- * or controller stands behind it. Any thread may use them. */
+/* Interrupt outputs of devices. A device holds a struct irq_line or struct msi_sink by value and never learns which
+ * engine or controller stands behind it. Any thread may use them. */
 #ifndef HW_IRQ_H
 #define HW_IRQ_H
 

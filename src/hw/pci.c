@@ -5,6 +5,8 @@
  * Port 0xcf8 answers dword accesses only; bytes at 0xcf9 belong to the chipset's reset register, which has no range of
  * its own on the bus because ranges may not overlap, and is reached through pci_host_config.cf9. It must not know
  * device types or engines. Spec: PCI 3.0 section 3.2.2.3.2; PCI Express Base 7.2.2. */
+#include "hw/pci.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

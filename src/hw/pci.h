@@ -1,7 +1,7 @@
-/* PCI host bridge (one root bus, ECAM and ports 0xcf8/0xcfc) and the part that all PCI devices share: configuration space as
- * bytes with a write mask, BARs on the buses, capabilities, MSI-X, INTx. Devices are added before vCPUs run and freed after
- * they stopped. Thread rule: register handlers come on vCPU threads; one lock in the host bridge guards configuration
- * spaces, MSI-X tables and BAR mappings; it is not held while a device's callbacks run, except bar_moved.
+/* PCI host bridge (one root bus, ECAM and ports 0xcf8/0xcfc) and the part that all PCI devices share: configuration
+ * space as bytes with a write mask, BARs on the buses, capabilities, MSI-X, INTx. Devices are added before vCPUs run
+ * and freed after they stopped. Thread rule: register handlers come on vCPU threads; one lock in the host bridge guards
+ * configuration spaces, MSI-X tables and BAR mappings; it is not held while a device's callbacks run, except bar_moved.
  * Spec: PCI Local Bus 3.0, PCI Express Base (ECAM, section 7.2.2). */
 #ifndef HW_PCI_H
 #define HW_PCI_H
@@ -17,12 +17,12 @@ struct pci_host;
 struct pci_dev;
 
 struct pci_host_config {
-    struct bus *mmio, *pio; /* borrowed */
-    uint64_t ecam_base; /* 1 MiB for bus 0; size PCI_ECAM_SIZE */
+    struct bus *mmio, *pio;                /* borrowed */
+    uint64_t ecam_base;                    /* 1 MiB for bus 0; size PCI_ECAM_SIZE */
     uint64_t window32_base, window32_size; /* for 32-bit BARs; below 4 GiB */
     uint64_t window64_base, window64_size; /* for 64-bit BARs; above 4 GiB */
     struct msi_sink msi;
-    struct irq_line intx[4]; /* a device in slot s with pin INTA + p (p = 0..3) uses intx[(s + p) % 4] */
+    struct irq_line intx[4];   /* a device in slot s with pin INTA + p (p = 0..3) uses intx[(s + p) % 4] */
     const struct bus_ops *cf9; /* byte register 0xcf9, which lies inside the bridge's port range; NULL: nothing there */
     void *cf9_dev;
 };
@@ -33,7 +33,8 @@ void pci_host_free(struct pci_host *h); /* frees the devices that are left; NULL
 
 /* Optional callbacks of a device. */
 struct pci_dev_ops {
-    /* Device-specific part of configuration space was written (after masking): e.g. virtio's PCI cfg access capability. */
+    /* Device-specific part of configuration space was written (after masking): e.g. virtio's PCI cfg access capability.
+     */
     void (*config_written)(void *opaque, unsigned off, unsigned len);
     /* Before such a read, so that the device may refresh bytes by pci_config_set. */
     void (*config_read)(void *opaque, unsigned off, unsigned len);
@@ -45,7 +46,7 @@ struct pci_dev_config {
     uint16_t vendor, device, subsystem_vendor, subsystem;
     uint32_t class_code; /* 24 bits: base class, subclass, interface */
     uint8_t revision;
-    uint8_t intx_pin; /* 0 none, 1..4 = INTA..INTD */
+    uint8_t intx_pin;              /* 0 none, 1..4 = INTA..INTD */
     const struct pci_dev_ops *ops; /* may be NULL */
     void *opaque;
 };
@@ -55,8 +56,8 @@ int pci_dev_new(struct pci_host *h, int slot, const struct pci_dev_config *confi
 void pci_dev_free(struct pci_dev *d); /* NULL accepted; vCPUs are stopped */
 unsigned pci_dev_slot(const struct pci_dev *d);
 
-/* Append a capability: header is made here, body follows it (len bytes; writable: mask of guest-writable bits of the body
- * or NULL). Returns its offset in configuration space, or -ENOSPC. */
+/* Append a capability: header is made here, body follows it (len bytes; writable: mask of guest-writable bits of the
+ * body or NULL). Returns its offset in configuration space, or -ENOSPC. */
 int pci_dev_add_cap(struct pci_dev *d, uint8_t id, const void *body, const void *writable, unsigned len) MUST_USE;
 /* size: power of two >= 4096. is_64: takes bar and bar+1. An address is assigned at once and memory decoding is on.
  * Handlers get offsets into the BAR. -ENOSPC: window full. */

@@ -28,7 +28,8 @@ struct gpa {
 
 /* One RAM region. Per page (index = offset in the region >> 12):
  *   code_mask: bit n set = some vCPU holds decoded code from bytes [64n, 64n+63] of the page. Set by engines only.
- *   code_gen: counts invalidations; incremented by whoever writes to bytes whose mask bit is set (mem_note_write).
+ *   code_gen: counts invalidations; incremented (and the mask cleared) by whoever writes to bytes whose mask bit is set
+ *     (mem_note_write).
  *   dirty: 1 = written since the log was last fetched. */
 struct mem_region {
     uint64_t gpa, size; /* bytes, page-aligned */
@@ -85,8 +86,12 @@ static inline void mem_note_write(struct mem *m, struct mem_region *r, uint64_t 
         unsigned first = off / 64, last = (off + len - 1) / 64;
         uint64_t touched = (~0ULL << first) & (~0ULL >> (63 - last));
 
-        if (mask & touched)
+        /* All blocks of the page become stale, so their marks go too (first the mask, then the count: a decoder that marks
+         * in between takes its snapshot of the count before the increment, or finds its mark gone). */
+        if (mask & touched) {
+            atomic_store_explicit(&r->code_mask[page], 0, memory_order_seq_cst);
             atomic_fetch_add_explicit(&r->code_gen[page], 1, memory_order_seq_cst);
+        }
     }
     if (UNLIKELY(atomic_load_explicit(&m->log_dirty, memory_order_relaxed)))
         atomic_store_explicit(&r->dirty[page], 1, memory_order_relaxed);

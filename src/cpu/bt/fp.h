@@ -26,6 +26,10 @@ void bt_fp_reset(struct bt_vcpu *c);
 /* Per-vCPU stub memory. */
 int bt_stubs_new(struct bt_stubs **ret) MUST_USE;
 void bt_stubs_free(struct bt_stubs *s);
+/* Whether so little stub memory is left that it must be reset before another block is decoded; and the reset, which makes
+ * all stubs (so all blocks: bt_cache_flush) void. vCPU thread, between blocks. */
+bool bt_stubs_full(const struct bt_vcpu *c);
+void bt_stubs_reset(struct bt_vcpu *c);
 
 /* Install the SIGFPE handler that turns host FP traps inside stubs into guest #MF/#XM; once per process, idempotent. */
 int bt_fp_init_process(void) MUST_USE;

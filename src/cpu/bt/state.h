@@ -149,6 +149,7 @@ enum {
 enum { BT_SHADOW_STI = 1, BT_SHADOW_MOVSS = 2 }; /* values of KVM_X86_SHADOW_INT_* swapped on purpose: see get_events */
 
 #define BT_CPUID_MAX 96
+#define BT_PHYS_BITS 46 /* guest-physical address bits, reported by CPUID 0x80000008 */
 #define BT_XSAVE_SIZE 4096
 
 struct bt_vcpu {
@@ -222,6 +223,7 @@ struct bt_vcpu {
     struct bt_pv *pv; /* pv.c */
     _Atomic int tid; /* host thread inside vcpu_run, or 0 */
     _Atomic uint32_t wake; /* futex word: counts wake-ups of a halted vCPU */
+    _Atomic uint32_t sleeping; /* its thread waits on wake, or is about to */
     uint64_t stat[32]; /* enum bt_stat */
 };
 

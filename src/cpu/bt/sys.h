@@ -49,4 +49,10 @@ uint64_t bt_tsc(const struct bt_vcpu *c);
 /* Debug registers changed, or TF: recompute the STEP event and data breakpoints (flushes the TLB where need be). */
 void bt_debug_update(struct bt_vcpu *c);
 
+/* Around each instruction while BT_EV_STEP is set. before: raises #DB for an instruction breakpoint (not under RF, not in a
+ * MOV SS shadow; c->shadow is still that of this instruction). after: the instruction has committed, c->shadow is what it
+ * left; raises the #DB trap for TF (as sampled by before), data breakpoints and task switches, unless a MOV SS delays it. */
+void bt_step_before(struct bt_vcpu *c);
+void bt_step_after(struct bt_vcpu *c);
+
 #endif

@@ -1,0 +1,317 @@
+/* The engine contract for the interpreter: creation, inputs, running. Ordinary code: it runs before and between guest code,
+ * never while guest FP state is live. */
+#include <errno.h>
+#include <linux/membarrier.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "cpu/bt/block.h"
+#include "cpu/bt/bt.h"
+#include "cpu/bt/doorbell.h"
+#include "cpu/bt/engine_priv.h"
+#include "cpu/bt/fp.h"
+#include "cpu/bt/irqchip/irqchip.h"
+#include "cpu/bt/mmu.h"
+#include "cpu/bt/run.h"
+#include "cpu/bt/sys.h"
+
+static void engine_vm_free(struct cpu_vm *vm)
+{
+    if (!vm)
+        return;
+    bt_pv_free_vm(vm->vm.pv);
+    bt_irqchip_free(vm->vm.irqchip);
+    free(vm->vm.bells);
+    free(vm);
+}
+
+static int engine_vm_new(const struct cpu_vm_config *config, struct cpu_vm **ret_vm)
+{
+    struct cpu_vm *vm;
+    int r;
+
+    if (config->max_vcpus == 0 || config->max_vcpus > CPU_VCPUS_MAX)
+        return -EINVAL;
+    vm = calloc(1, sizeof(*vm));
+    if (!vm)
+        return -ENOMEM;
+    vm->vm.mem = config->mem;
+    vm->vm.bus = config->bus;
+    vm->vm.bus_opaque = config->bus_opaque;
+    vm->vm.max_vcpus = config->max_vcpus;
+    r = bt_fp_init_process();
+    if (r < 0)
+        goto fail;
+    /* block.c relies on it; the kernel has it since 4.14. */
+    if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) < 0) {
+        r = -errno;
+        goto fail;
+    }
+    vm->vm.bells = calloc(1, sizeof(*vm->vm.bells));
+    if (!vm->vm.bells) {
+        r = -ENOMEM;
+        goto fail;
+    }
+    r = bt_irqchip_new(&vm->vm, &vm->vm.irqchip);
+    if (r < 0)
+        goto fail;
+    r = bt_pv_new_vm(&vm->vm, &vm->vm.pv);
+    if (r < 0)
+        goto fail;
+    *ret_vm = vm;
+    return 0;
+fail:
+    engine_vm_free(vm);
+    return r;
+}
+
+static void engine_vcpu_free(struct cpu_vcpu *vcpu)
+{
+    struct bt_vcpu *c = &vcpu->c;
+
+    if (!vcpu)
+        return;
+    if (c->vm->vcpus[c->id] == c)
+        c->vm->vcpus[c->id] = NULL;
+    bt_pv_free_vcpu(c->pv);
+    bt_lapic_free(c->lapic);
+    bt_stubs_free(c->stubs);
+    bt_cache_free(c->cache);
+    free(vcpu);
+}
+
+static int engine_vcpu_new(struct cpu_vm *vm, unsigned id, struct cpu_vcpu **ret_vcpu)
+{
+    struct cpu_vcpu *vcpu;
+    struct bt_vcpu *c;
+    void *place;
+    int r;
+
+    if (id >= vm->vm.max_vcpus)
+        return -EINVAL;
+    if (vm->vm.vcpus[id])
+        return -EEXIST;
+    if (posix_memalign(&place, 64, sizeof(*vcpu)))
+        return -ENOMEM;
+    vcpu = place;
+    memset(vcpu, 0, sizeof(*vcpu));
+    c = &vcpu->c;
+    c->vm = &vm->vm;
+    c->id = id;
+    c->phys_mask = BITS64(BT_PHYS_BITS - 1, 0);
+    r = bt_cache_new(&c->cache);
+    if (r < 0)
+        goto fail;
+    r = bt_stubs_new(&c->stubs);
+    if (r < 0)
+        goto fail;
+    r = bt_lapic_new(c, &c->lapic);
+    if (r < 0)
+        goto fail;
+    r = bt_pv_new_vcpu(c, &c->pv);
+    if (r < 0)
+        goto fail;
+    bt_tlb_flush_all(c);
+    bt_vcpu_reset(c);
+    bt_lapic_reset(c, false);
+    c->mp_state = id == 0 ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_UNINITIALIZED;
+    vm->vm.vcpus[id] = c;
+    atomic_fetch_add(&vm->vm.n_vcpus, 1);
+    *ret_vcpu = vcpu;
+    return 0;
+fail:
+    engine_vcpu_free(vcpu);
+    return r;
+}
+
+static int engine_vcpu_run(struct cpu_vcpu *vcpu, struct cpu_exit *ret_exit)
+{
+    struct bt_vcpu *c = &vcpu->c;
+
+    *ret_exit = (struct cpu_exit){ 0 };
+    if (c->shutdown) {
+        ret_exit->reason = CPU_EXIT_SHUTDOWN;
+        return 0;
+    }
+    atomic_store(&c->tid, (int)syscall(SYS_gettid));
+    bt_vcpu_loop(c, ret_exit);
+    atomic_store(&c->tid, 0);
+    return 0;
+}
+
+static void engine_vcpu_kick(struct cpu_vcpu *vcpu)
+{
+    bt_vcpu_signal(&vcpu->c, BT_EV_KICK);
+}
+
+static int engine_supported_cpuid(struct cpu_vm *vm, struct kvm_cpuid_entry2 *entries, unsigned *n_entries)
+{
+    return bt_supported_cpuid(entries, n_entries);
+}
+
+static int engine_vcpu_set_cpuid(struct cpu_vcpu *vcpu, const struct kvm_cpuid_entry2 *entries, unsigned n)
+{
+    struct bt_vcpu *c = &vcpu->c;
+
+    if (n > BT_CPUID_MAX)
+        return -E2BIG;
+    memcpy(c->cpuid, entries, n * sizeof(*entries));
+    c->n_cpuid = n;
+    bt_cache_flush(c); /* whether an encoding is defined depends on it */
+    return 0;
+}
+
+static int engine_irq_line(struct cpu_vm *vm, unsigned gsi, bool level)
+{
+    if (gsi >= 24)
+        return -EINVAL;
+    bt_irq_line(&vm->vm, gsi, level);
+    return 0;
+}
+
+static int engine_signal_msi(struct cpu_vm *vm, uint64_t addr, uint32_t data)
+{
+    bt_irq_msi(&vm->vm, addr, data);
+    return 0;
+}
+
+static int engine_doorbell_add(struct cpu_vm *vm, const struct cpu_doorbell *bell)
+{
+    return bt_bell_add(vm->vm.bells, bell);
+}
+
+static int engine_doorbell_del(struct cpu_vm *vm, const struct cpu_doorbell *bell)
+{
+    return bt_bell_del(vm->vm.bells, bell);
+}
+
+static int engine_log_dirty(struct cpu_vm *vm, bool on)
+{
+    mem_log_dirty(vm->vm.mem, on);
+    return 0;
+}
+
+static int engine_sync_dirty(struct cpu_vm *vm)
+{
+    return 0; /* stores go to the log of mem directly */
+}
+
+static int engine_get_irqchip(struct cpu_vm *vm, struct kvm_irqchip *chip)
+{
+    return bt_irqchip_get(&vm->vm, chip);
+}
+
+static int engine_set_irqchip(struct cpu_vm *vm, const struct kvm_irqchip *chip)
+{
+    return bt_irqchip_set(&vm->vm, chip);
+}
+
+static int engine_get_pit(struct cpu_vm *vm, struct kvm_pit_state2 *pit)
+{
+    return bt_pit_get(&vm->vm, pit);
+}
+
+static int engine_set_pit(struct cpu_vm *vm, const struct kvm_pit_state2 *pit)
+{
+    return bt_pit_set(&vm->vm, pit);
+}
+
+static int engine_get_clock(struct cpu_vm *vm, struct kvm_clock_data *clock)
+{
+    return bt_pv_get_clock(&vm->vm, clock);
+}
+
+static int engine_set_clock(struct cpu_vm *vm, const struct kvm_clock_data *clock)
+{
+    return bt_pv_set_clock(&vm->vm, clock);
+}
+
+static int engine_get_lapic(struct cpu_vcpu *vcpu, struct kvm_lapic_state *lapic)
+{
+    return bt_lapic_get(&vcpu->c, lapic);
+}
+
+static int engine_set_lapic(struct cpu_vcpu *vcpu, const struct kvm_lapic_state *lapic)
+{
+    return bt_lapic_set(&vcpu->c, lapic);
+}
+
+static int engine_stats(struct cpu_vm *vm, void (*each)(void *opaque, const char *name, uint64_t value), void *opaque)
+{
+    static const char *const names[BT_STAT_N] = {
+        [BT_STAT_BLOCKS] = "blocks_run",
+        [BT_STAT_DECODED] = "instructions_decoded",
+        [BT_STAT_TLB_FILL] = "tlb_fills",
+        [BT_STAT_TLB_FLUSH] = "tlb_flushes",
+        [BT_STAT_MMIO] = "mmio_accesses",
+        [BT_STAT_PIO] = "pio_accesses",
+        [BT_STAT_EXC] = "exceptions",
+        [BT_STAT_IRQ] = "interrupts",
+        [BT_STAT_HLT] = "halts",
+        [BT_STAT_SMC] = "code_writes",
+        [BT_STAT_FP_SWITCH] = "fp_switches",
+        [BT_STAT_CACHE_FLUSH] = "cache_flushes",
+    };
+    uint64_t insns = 0, sum[BT_STAT_N] = { 0 };
+
+    for (unsigned id = 0; id < vm->vm.max_vcpus; id++) {
+        const struct bt_vcpu *c = vm->vm.vcpus[id];
+
+        if (!c)
+            continue;
+        insns += c->insns;
+        for (unsigned i = 0; i < BT_STAT_N; i++)
+            sum[i] += c->stat[i];
+    }
+    each(opaque, "instructions", insns);
+    for (unsigned i = 0; i < BT_STAT_N; i++)
+        each(opaque, names[i], sum[i]);
+    return 0;
+}
+
+const struct cpu_ops cpu_interp_ops = {
+    .name = "interp",
+    .vm_new = engine_vm_new,
+    .vm_free = engine_vm_free,
+    .supported_cpuid = engine_supported_cpuid,
+    .irq_line = engine_irq_line,
+    .signal_msi = engine_signal_msi,
+    .irqfd_add = cpu_no_irqfd_add,
+    .irqfd_del = cpu_no_irqfd_del,
+    .doorbell_add = engine_doorbell_add,
+    .doorbell_del = engine_doorbell_del,
+    .log_dirty = engine_log_dirty,
+    .sync_dirty = engine_sync_dirty,
+    .get_irqchip = engine_get_irqchip,
+    .set_irqchip = engine_set_irqchip,
+    .get_pit = engine_get_pit,
+    .set_pit = engine_set_pit,
+    .get_clock = engine_get_clock,
+    .set_clock = engine_set_clock,
+    .vcpu_new = engine_vcpu_new,
+    .vcpu_free = engine_vcpu_free,
+    .vcpu_run = engine_vcpu_run,
+    .vcpu_kick = engine_vcpu_kick,
+    .vcpu_set_cpuid = engine_vcpu_set_cpuid,
+    .get_regs = bt_engine_get_regs,
+    .set_regs = bt_engine_set_regs,
+    .get_sregs = bt_engine_get_sregs,
+    .set_sregs = bt_engine_set_sregs,
+    .get_xsave = bt_engine_get_xsave,
+    .set_xsave = bt_engine_set_xsave,
+    .get_xcrs = bt_engine_get_xcrs,
+    .set_xcrs = bt_engine_set_xcrs,
+    .get_msrs = bt_engine_get_msrs,
+    .set_msrs = bt_engine_set_msrs,
+    .get_lapic = engine_get_lapic,
+    .set_lapic = engine_set_lapic,
+    .get_events = bt_engine_get_events,
+    .set_events = bt_engine_set_events,
+    .get_mp_state = bt_engine_get_mp_state,
+    .set_mp_state = bt_engine_set_mp_state,
+    .get_debugregs = bt_engine_get_debugregs,
+    .set_debugregs = bt_engine_set_debugregs,
+    .stats = engine_stats,
+};

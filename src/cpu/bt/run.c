@@ -1,0 +1,233 @@
+/* The run loop of the interpreter: blocks of operations, and between them whatever happens at instruction boundaries
+ * (exceptions, interrupts, INIT/SIPI, single steps, HLT, kicks).
+ *
+ * Control flow: bt_vcpu_loop calls run_guarded again and again; a handler that faults leaves it by bt_raise (a
+ * __builtin_longjmp to c->jmp) with c->exc filled in, and the next round delivers the exception. Delivery may fault in the
+ * same way. Events from other threads arrive in c->events and are looked at before each block. */
+#include "cpu/bt/run.h"
+
+#include <sys/syscall.h>
+
+#include "cpu/bt/block.h"
+#include "cpu/bt/fp.h"
+#include "cpu/bt/irqchip/irqchip.h"
+#include "cpu/bt/mmu.h"
+#include "cpu/bt/raw.h"
+#include "cpu/bt/sys.h"
+
+/* Why run_guarded came back. */
+enum run_result { RUN_AGAIN, RUN_KICKED, RUN_SHUTDOWN };
+
+void bt_vcpu_signal(struct bt_vcpu *c, uint32_t events)
+{
+    atomic_fetch_or(&c->events, events);
+    atomic_fetch_add(&c->wake, 1);
+    if (atomic_load(&c->sleeping))
+        bt_raw_futex_wake(&c->wake);
+}
+
+/* Events that matter now: an interrupt only while IF is set. BT_EV_IRQ is bit 1, IF bit 9. */
+static ALWAYS_INLINE uint32_t run_events(const struct bt_vcpu *c)
+{
+    _Static_assert(BT_EV_IRQ == 1 << 1 && BT_IF == 1 << 9, "the shift below");
+    uint32_t mask = ~(uint32_t)BT_EV_IRQ | ((uint32_t)c->rflags >> 8 & BT_EV_IRQ);
+
+    return atomic_load_explicit(&c->events, memory_order_relaxed) & mask;
+}
+
+static void run_clear(struct bt_vcpu *c, uint32_t events)
+{
+    atomic_fetch_and(&c->events, ~events);
+}
+
+/* INIT and SIPI; they wake an AP, and INIT resets any vCPU. */
+static void run_init_sipi(struct bt_vcpu *c, uint32_t ev)
+{
+    if (ev & BT_EV_INIT) {
+        run_clear(c, BT_EV_INIT);
+        bt_vcpu_init(c);
+        c->halted = 0;
+        c->shadow = 0;
+        c->exc.pending = 0;
+        c->mp_state = c->id == 0 ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_INIT_RECEIVED;
+    }
+    if (ev & BT_EV_SIPI) {
+        run_clear(c, BT_EV_SIPI);
+        if (c->mp_state == KVM_MP_STATE_INIT_RECEIVED) {
+            bt_vcpu_sipi(c, c->sipi_vector);
+            c->mp_state = KVM_MP_STATE_RUNNABLE;
+        }
+    }
+}
+
+/* Deliver an external interrupt if one can be taken. The flag is cleared before the controller is asked, so that one which
+ * arrives in between sets it again. */
+static bool run_interrupt(struct bt_vcpu *c)
+{
+    int vector;
+
+    run_clear(c, BT_EV_IRQ);
+    vector = bt_irq_ack(c);
+    if (vector < 0)
+        return false;
+    atomic_fetch_or(&c->events, BT_EV_IRQ); /* there may be more behind it */
+    c->halted = 0;
+    c->stat[BT_STAT_IRQ]++;
+    bt_deliver_interrupt(c, (unsigned)vector, false);
+    return true;
+}
+
+/* Everything that events can ask for between two instructions. */
+static enum run_result run_boundary(struct bt_vcpu *c)
+{
+    uint32_t ev = run_events(c);
+
+    if (ev & BT_EV_KICK) {
+        run_clear(c, BT_EV_KICK);
+        return RUN_KICKED;
+    }
+    if (ev & (BT_EV_INIT | BT_EV_SIPI))
+        run_init_sipi(c, ev);
+    if (ev & BT_EV_TLB) {
+        run_clear(c, BT_EV_TLB);
+        bt_tlb_flush_all(c);
+    }
+    if (ev & BT_EV_TIMER) {
+        run_clear(c, BT_EV_TIMER);
+        bt_timers_run(c);
+    }
+    if (ev & BT_EV_SMI)
+        run_clear(c, BT_EV_SMI); /* no SMM is offered */
+    if (c->mp_state != KVM_MP_STATE_RUNNABLE || c->shadow)
+        return RUN_AGAIN;
+    if ((ev & BT_EV_NMI) && !c->nmi_blocked) {
+        run_clear(c, BT_EV_NMI);
+        c->halted = 0;
+        bt_deliver_interrupt(c, BT_NMI, true);
+    } else if (c->rflags & BT_IF && atomic_load_explicit(&c->events, memory_order_relaxed) & BT_EV_IRQ) {
+        run_interrupt(c);
+    }
+    return RUN_AGAIN;
+}
+
+/* Events that end a sleep. While an AP waits for SIPI only INIT, SIPI and kicks do; BT_EV_STEP never does. */
+static bool run_wakes(const struct bt_vcpu *c)
+{
+    uint32_t ev = run_events(c) & ~(uint32_t)BT_EV_STEP;
+
+    if (c->nmi_blocked)
+        ev &= ~(uint32_t)BT_EV_NMI;
+    if (c->mp_state != KVM_MP_STATE_RUNNABLE)
+        ev &= BT_EV_KICK | BT_EV_INIT | BT_EV_SIPI | BT_EV_TLB | BT_EV_TIMER;
+    return ev != 0;
+}
+
+/* Wait in HLT, or for SIPI, until there is something to do. */
+static void run_sleep(struct bt_vcpu *c)
+{
+    uint64_t until;
+    uint32_t seen;
+
+    c->stat[BT_STAT_HLT]++;
+    bt_pv_idle(c, true);
+    atomic_store(&c->sleeping, 1);
+    seen = atomic_load(&c->wake);
+    until = bt_timer_next(c);
+    if (!run_wakes(c))
+        bt_raw_futex_wait(&c->wake, seen, until);
+    atomic_store(&c->sleeping, 0);
+    bt_pv_idle(c, false);
+    bt_timers_run(c);
+}
+
+/* One instruction, with everything that single stepping, breakpoints and interrupt shadows ask for around it. */
+static void run_step(struct bt_vcpu *c)
+{
+    bool stepping = atomic_load_explicit(&c->events, memory_order_relaxed) & BT_EV_STEP;
+    const struct bt_block *b;
+    const struct bt_op *op;
+    enum bt_next next;
+
+    if (stepping)
+        bt_step_before(c);
+    b = bt_block_get(c);
+    op = b->ops;
+    c->op_end = op + 1;
+    c->shadow = 0; /* its own effect, if any, comes from the handler */
+    next = op->fn(c, op);
+    if (next != BT_JUMP)
+        c->r[BT_RIP] += op->len;
+    c->insns++;
+    if (stepping)
+        bt_step_after(c);
+}
+
+/* Run blocks until something has to be looked at. */
+static enum run_result run_blocks(struct bt_vcpu *c)
+{
+    for (;;) {
+        const struct bt_block *b;
+        const struct bt_op *op;
+        enum bt_next next;
+
+        if (UNLIKELY(run_events(c) | c->shadow | c->halted))
+            return RUN_AGAIN;
+        c->rflags &= ~(uint64_t)BT_RF; /* it protects from instruction breakpoints only, and none is armed here */
+        b = bt_block_get(c);
+        op = b->ops;
+        c->op_end = op + b->n_ops;
+        do {
+            next = op->fn(c, op);
+            if (UNLIKELY(next != BT_NEXT))
+                break;
+            c->r[BT_RIP] += op->len;
+            op++;
+        } while (LIKELY(op < c->op_end));
+        c->insns += (uint64_t)(op - b->ops);
+        c->stat[BT_STAT_BLOCKS]++;
+        if (next != BT_NEXT) {
+            c->insns++;
+            if (next == BT_END)
+                c->r[BT_RIP] += op->len;
+        }
+    }
+}
+
+/* The part of the loop that bt_raise may leave. */
+static NOINLINE enum run_result run_guarded(struct bt_vcpu *c)
+{
+    enum run_result r;
+
+    if (__builtin_setjmp(c->jmp))
+        return c->shutdown ? RUN_SHUTDOWN : RUN_AGAIN;
+    for (;;) {
+        if (c->exc.pending) {
+            c->shadow = 0;
+            c->halted = 0;
+            c->stat[BT_STAT_EXC]++;
+            bt_deliver_exception(c);
+        }
+        if (c->shutdown)
+            return RUN_SHUTDOWN;
+        r = run_boundary(c);
+        if (r != RUN_AGAIN || c->shutdown)
+            return c->shutdown ? RUN_SHUTDOWN : r;
+        if (c->mp_state != KVM_MP_STATE_RUNNABLE || (c->halted && !c->shadow))
+            run_sleep(c);
+        else if (c->shadow || run_events(c) & BT_EV_STEP)
+            run_step(c);
+        else
+            run_blocks(c);
+    }
+}
+
+void bt_vcpu_loop(struct bt_vcpu *c, struct cpu_exit *ret_exit)
+{
+    enum run_result r = RUN_AGAIN;
+
+    bt_pv_enter(c);
+    while (r == RUN_AGAIN)
+        r = run_guarded(c);
+    bt_fp_sync(c);
+    ret_exit->reason = r == RUN_KICKED ? CPU_EXIT_KICK : CPU_EXIT_SHUTDOWN;
+}

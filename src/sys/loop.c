@@ -26,7 +26,7 @@ struct loop_fd {
 struct loop_timer {
     struct loop *loop;
     struct list link; /* in loop->timers (armed or not) or loop->dead_timers */
-    uint64_t at_ns; /* 0: disarmed */
+    uint64_t at_ns;   /* 0: disarmed */
     bool dead;
     void (*cb)(void *opaque);
     void *opaque;
@@ -44,7 +44,7 @@ struct loop {
     struct list sources, dead, timers, dead_timers;
     uint64_t timer_armed_ns; /* what the timerfd is set to; 0: off */
     uint64_t timer_round_ns; /* time of the round of expiries that runs now; 0: none */
-    pthread_mutex_t lock; /* guards the jobs */
+    pthread_mutex_t lock;    /* guards the jobs */
     struct loop_job *jobs_head, **jobs_tail;
     _Atomic int stop_code; /* -1: keep running */
 };

@@ -1,11 +1,11 @@
 /* Decoded blocks. The cache is an arena of operations that is filled from one end and dropped whole when it is full; a
- * chained hash finds a block by guest-physical address and mode, and a direct-mapped array in front of it finds the usual
- * one in a few loads.
+ * chained hash finds a block by guest-physical address and mode, and a direct-mapped array in front of it finds the
+ * usual one in a few loads.
  *
- * Staleness protocol (with mem_note_write): the decoder marks the 64-byte chunks that it is going to read in the page's code
- * mask, makes that visible to every store that other vCPUs have in flight (membarrier: the writers then need no fence
- * between their store and their look at the mask), remembers the page's generation, reads, and at the end checks that
- * generation and marks still stand. A block is only entered while its generations are current. */
+ * Staleness protocol (with mem_note_write): the decoder marks the 64-byte chunks that it is going to read in the page's
+ * code mask, makes that visible to every store that other vCPUs have in flight (membarrier: the writers then need no
+ * fence between their store and their look at the mask), remembers the page's generation, reads, and at the end checks
+ * that generation and marks still stand. A block is only entered while its generations are current. */
 #include "cpu/bt/block.h"
 
 #include <errno.h>
@@ -45,7 +45,7 @@ static bool block_current(const struct bt_block *b)
 /* One page of code that is being read. */
 struct block_page {
     struct mem_region *region;
-    uint64_t page; /* index in the region */
+    uint64_t page;   /* index in the region */
     uint64_t marked; /* chunks that this decoding has marked */
     uint32_t gen;
 };
@@ -134,8 +134,8 @@ static void block_fetch(struct bt_vcpu *c, uint64_t lin, uint8_t *buf, unsigned 
     }
 }
 
-/* Decode exactly one instruction that is not kept, byte by byte as far as it needs, so that only the pages that it really
- * touches can fault. */
+/* Decode exactly one instruction that is not kept, byte by byte as far as it needs, so that only the pages that it
+ * really touches can fault. */
 static struct bt_block *block_decode_single(struct bt_vcpu *c, uint64_t rip, uint64_t gpa)
 {
     unsigned limit = block_limit(c, rip);
@@ -157,7 +157,8 @@ static struct bt_block *block_decode_single(struct bt_vcpu *c, uint64_t rip, uin
 }
 
 /* An instruction that straddles a page boundary: a block of its own that depends on both pages. */
-static struct bt_block *block_decode_crossing(struct bt_vcpu *c, struct bt_block *b, struct block_page *first, uint64_t rip)
+static struct bt_block *block_decode_crossing(struct bt_vcpu *c, struct bt_block *b, struct block_page *first,
+                                              uint64_t rip)
 {
     uint64_t lin = block_lin(c, rip);
     unsigned off = (unsigned)(lin & (MEM_PAGE_SIZE - 1));

@@ -13,7 +13,7 @@ struct bt_cache {
     struct bt_block *fast[BLOCK_FAST];
     struct bt_block *hash[BLOCK_HASH];
     struct bt_block *blocks; /* BLOCK_MAX */
-    struct bt_op *ops; /* BLOCK_ARENA_OPS */
+    struct bt_op *ops;       /* BLOCK_ARENA_OPS */
     uint32_t n_blocks, n_ops;
     struct bt_block single; /* for code that is not kept: MMIO, or cut by the CS limit */
     struct bt_op single_op;

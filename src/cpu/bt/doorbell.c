@@ -1,5 +1,5 @@
-/* Doorbells: guest writes that become eventfd signals. A small table per VM that vCPU threads read without a lock: entries
- * are published by a release store of their state and never move. */
+/* Doorbells: guest writes that become eventfd signals. A small table per VM that vCPU threads read without a lock:
+ * entries are published by a release store of their state and never move. */
 #include "cpu/bt/doorbell.h"
 
 #include <errno.h>

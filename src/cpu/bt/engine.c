@@ -1,5 +1,5 @@
-/* The engine contract for the interpreter: creation, inputs, running. Ordinary code: it runs before and between guest code,
- * never while guest FP state is live. */
+/* The engine contract for the interpreter: creation, inputs, running. Ordinary code: it runs before and between guest
+ * code, never while guest FP state is live. */
 #include <errno.h>
 #include <linux/membarrier.h>
 #include <stdlib.h>

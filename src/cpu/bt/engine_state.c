@@ -1,5 +1,6 @@
-/* Moving vCPU state in and out in the structures of the KVM API. A state that comes in may come from a file, so everything
- * that the run path relies on is checked or made true here; what is architecturally impossible is refused with -EINVAL. */
+/* Moving vCPU state in and out in the structures of the KVM API. A state that comes in may come from a file, so
+ * everything that the run path relies on is checked or made true here; what is architecturally impossible is refused
+ * with -EINVAL. */
 #include <errno.h>
 #include <string.h>
 
@@ -25,11 +26,24 @@ int bt_engine_get_regs(struct cpu_vcpu *vcpu, struct kvm_regs *regs)
     const struct bt_vcpu *c = &vcpu->c;
 
     *regs = (struct kvm_regs){
-        .rax = c->r[BT_RAX], .rbx = c->r[BT_RBX], .rcx = c->r[BT_RCX], .rdx = c->r[BT_RDX],
-        .rsi = c->r[BT_RSI], .rdi = c->r[BT_RDI], .rsp = c->r[BT_RSP], .rbp = c->r[BT_RBP],
-        .r8 = c->r[BT_R8],   .r9 = c->r[BT_R9],   .r10 = c->r[BT_R10], .r11 = c->r[BT_R11],
-        .r12 = c->r[BT_R12], .r13 = c->r[BT_R13], .r14 = c->r[BT_R14], .r15 = c->r[BT_R15],
-        .rip = c->r[BT_RIP], .rflags = c->rflags,
+        .rax = c->r[BT_RAX],
+        .rbx = c->r[BT_RBX],
+        .rcx = c->r[BT_RCX],
+        .rdx = c->r[BT_RDX],
+        .rsi = c->r[BT_RSI],
+        .rdi = c->r[BT_RDI],
+        .rsp = c->r[BT_RSP],
+        .rbp = c->r[BT_RBP],
+        .r8 = c->r[BT_R8],
+        .r9 = c->r[BT_R9],
+        .r10 = c->r[BT_R10],
+        .r11 = c->r[BT_R11],
+        .r12 = c->r[BT_R12],
+        .r13 = c->r[BT_R13],
+        .r14 = c->r[BT_R14],
+        .r15 = c->r[BT_R15],
+        .rip = c->r[BT_RIP],
+        .rflags = c->rflags,
     };
     return 0;
 }
@@ -52,16 +66,35 @@ int bt_engine_set_regs(struct cpu_vcpu *vcpu, const struct kvm_regs *regs)
 static struct kvm_segment engine_seg_out(const struct bt_seg *s)
 {
     return (struct kvm_segment){
-        .base = s->base, .limit = s->limit, .selector = s->sel, .type = s->type, .present = s->present, .dpl = s->dpl,
-        .db = s->db, .s = s->s, .l = s->l, .g = s->g, .avl = s->avl, .unusable = s->unusable,
+        .base = s->base,
+        .limit = s->limit,
+        .selector = s->sel,
+        .type = s->type,
+        .present = s->present,
+        .dpl = s->dpl,
+        .db = s->db,
+        .s = s->s,
+        .l = s->l,
+        .g = s->g,
+        .avl = s->avl,
+        .unusable = s->unusable,
     };
 }
 
 static struct bt_seg engine_seg_in(const struct kvm_segment *s)
 {
     return (struct bt_seg){
-        .base = s->base, .limit = s->limit, .sel = s->selector, .type = s->type & 15, .s = s->s & 1, .dpl = s->dpl & 3,
-        .present = s->present & 1, .avl = s->avl & 1, .l = s->l & 1, .db = s->db & 1, .g = s->g & 1,
+        .base = s->base,
+        .limit = s->limit,
+        .sel = s->selector,
+        .type = s->type & 15,
+        .s = s->s & 1,
+        .dpl = s->dpl & 3,
+        .present = s->present & 1,
+        .avl = s->avl & 1,
+        .l = s->l & 1,
+        .db = s->db & 1,
+        .g = s->g & 1,
         .unusable = s->unusable & 1,
     };
 }
@@ -71,13 +104,22 @@ int bt_engine_get_sregs(struct cpu_vcpu *vcpu, struct kvm_sregs *sregs)
     struct bt_vcpu *c = &vcpu->c;
 
     *sregs = (struct kvm_sregs){
-        .cs = engine_seg_out(&c->seg[BT_CS]), .ds = engine_seg_out(&c->seg[BT_DS]),
-        .es = engine_seg_out(&c->seg[BT_ES]), .fs = engine_seg_out(&c->seg[BT_FS]),
-        .gs = engine_seg_out(&c->seg[BT_GS]), .ss = engine_seg_out(&c->seg[BT_SS]),
-        .tr = engine_seg_out(&c->tr),         .ldt = engine_seg_out(&c->ldt),
+        .cs = engine_seg_out(&c->seg[BT_CS]),
+        .ds = engine_seg_out(&c->seg[BT_DS]),
+        .es = engine_seg_out(&c->seg[BT_ES]),
+        .fs = engine_seg_out(&c->seg[BT_FS]),
+        .gs = engine_seg_out(&c->seg[BT_GS]),
+        .ss = engine_seg_out(&c->seg[BT_SS]),
+        .tr = engine_seg_out(&c->tr),
+        .ldt = engine_seg_out(&c->ldt),
         .gdt = { .base = c->gdt.base, .limit = c->gdt.limit },
         .idt = { .base = c->idt.base, .limit = c->idt.limit },
-        .cr0 = c->cr0, .cr2 = c->cr2, .cr3 = c->cr3, .cr4 = c->cr4, .cr8 = bt_cr8_read(c), .efer = c->efer,
+        .cr0 = c->cr0,
+        .cr2 = c->cr2,
+        .cr3 = c->cr3,
+        .cr4 = c->cr4,
+        .cr8 = bt_cr8_read(c),
+        .efer = c->efer,
         .apic_base = bt_lapic_base(c),
     };
     return 0;
@@ -205,7 +247,9 @@ int bt_engine_get_events(struct cpu_vcpu *vcpu, struct kvm_vcpu_events *events)
     struct bt_vcpu *c = &vcpu->c;
 
     *events = (struct kvm_vcpu_events){
-        .exception = { .injected = c->exc.pending, .nr = c->exc.vector, .has_error_code = c->exc.has_error,
+        .exception = { .injected = c->exc.pending,
+                       .nr = c->exc.vector,
+                       .has_error_code = c->exc.has_error,
                        .error_code = c->exc.error },
         .exception_has_payload = 1,
         .exception_payload = c->exc.payload,
@@ -224,8 +268,8 @@ int bt_engine_set_events(struct cpu_vcpu *vcpu, const struct kvm_vcpu_events *ev
 
     if (events->exception.nr > 31)
         return -EINVAL;
-    c->exc.pending = events->exception.injected ||
-                     (events->flags & KVM_VCPUEVENT_VALID_PAYLOAD && events->exception.pending);
+    c->exc.pending =
+        events->exception.injected || (events->flags & KVM_VCPUEVENT_VALID_PAYLOAD && events->exception.pending);
     c->exc.vector = events->exception.nr;
     c->exc.has_error = events->exception.has_error_code;
     c->exc.error = events->exception.error_code;
@@ -282,7 +326,8 @@ int bt_engine_get_debugregs(struct cpu_vcpu *vcpu, struct kvm_debugregs *regs)
 {
     const struct bt_vcpu *c = &vcpu->c;
 
-    *regs = (struct kvm_debugregs){ .db = { c->dr[0], c->dr[1], c->dr[2], c->dr[3] }, .dr6 = c->dr[6], .dr7 = c->dr[7] };
+    *regs =
+        (struct kvm_debugregs){ .db = { c->dr[0], c->dr[1], c->dr[2], c->dr[3] }, .dr6 = c->dr[6], .dr7 = c->dr[7] };
     return 0;
 }
 

@@ -35,8 +35,8 @@ static inline void bt_raw_futex_wait(_Atomic uint32_t *word, uint32_t seen, uint
 
     ts.tv_sec = (time_t)(until_ns / 1000000000ULL);
     ts.tv_nsec = (long)(until_ns % 1000000000ULL);
-    bt_raw_syscall6(SYS_futex, (long)word, FUTEX_WAIT_BITSET_PRIVATE, (long)seen, until_ns == UINT64_MAX ? 0 : (long)&ts,
-                    0, (long)FUTEX_BITSET_MATCH_ANY);
+    bt_raw_syscall6(SYS_futex, (long)word, FUTEX_WAIT_BITSET_PRIVATE, (long)seen,
+                    until_ns == UINT64_MAX ? 0 : (long)&ts, 0, (long)FUTEX_BITSET_MATCH_ANY);
 }
 
 static inline void bt_raw_futex_wake(_Atomic uint32_t *word)

@@ -2,8 +2,8 @@
  * (exceptions, interrupts, INIT/SIPI, single steps, HLT, kicks).
  *
  * Control flow: bt_vcpu_loop calls run_guarded again and again; a handler that faults leaves it by bt_raise (a
- * __builtin_longjmp to c->jmp) with c->exc filled in, and the next round delivers the exception. Delivery may fault in the
- * same way. Events from other threads arrive in c->events and are looked at before each block. */
+ * __builtin_longjmp to c->jmp) with c->exc filled in, and the next round delivers the exception. Delivery may fault in
+ * the same way. Events from other threads arrive in c->events and are looked at before each block. */
 #include "cpu/bt/run.h"
 
 #include <sys/syscall.h>
@@ -60,8 +60,8 @@ static void run_init_sipi(struct bt_vcpu *c, uint32_t ev)
     }
 }
 
-/* Deliver an external interrupt if one can be taken. The flag is cleared before the controller is asked, so that one which
- * arrives in between sets it again. */
+/* Deliver an external interrupt if one can be taken. The flag is cleared before the controller is asked, so that one
+ * which arrives in between sets it again. */
 static bool run_interrupt(struct bt_vcpu *c)
 {
     int vector;

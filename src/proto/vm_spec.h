@@ -1,0 +1,74 @@
+/* What a VM is made of, as the CLI (later: the API) hands it to caisson-vmm: a JSON document. Both ends use this header, so
+ * that an option cannot exist on one side only. Unknown fields are refused. */
+#ifndef PROTO_VM_SPEC_H
+#define PROTO_VM_SPEC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/attr.h"
+#include "base/err.h"
+
+#define VM_DISKS_MAX 16
+#define VM_FORWARDS_MAX 32
+#define VM_CPUS_MAX 64
+#define VM_MEMORY_MIN (16ULL << 20)
+#define VM_MEMORY_DEFAULT (512ULL << 20)
+#define VM_SERIAL_MAX 20 /* bytes, virtio-blk's limit */
+#define VM_SPEC_TEXT_MAX (256U << 10)
+
+enum vm_engine { VM_ENGINE_AUTO, VM_ENGINE_KVM, VM_ENGINE_BT, VM_ENGINE_INTERP };
+enum vm_net { VM_NET_NONE, VM_NET_USER };
+enum vm_console { VM_CONSOLE_STDIO, VM_CONSOLE_NONE, VM_CONSOLE_FILE };
+
+struct vm_disk {
+    char *path;
+    char *serial; /* NULL: none */
+    bool read_only;
+};
+
+/* Host port (on host_addr, default 127.0.0.1) to guest port. */
+struct vm_forward {
+    bool udp;
+    uint16_t host_port, guest_port; /* 1..65535 */
+};
+
+/* Strings are owned by the spec. Initialise with vm_spec_init. */
+struct vm_spec {
+    char *name;
+    char *kernel;
+    char *initrd; /* NULL: none */
+    char *append; /* kernel command line; NULL: empty */
+    struct vm_disk disks[VM_DISKS_MAX];
+    unsigned n_disks;
+    enum vm_net net;
+    struct vm_forward forwards[VM_FORWARDS_MAX];
+    unsigned n_forwards;
+    uint64_t memory; /* bytes, a multiple of 4096 */
+    unsigned cpus;
+    enum vm_engine engine;
+    enum vm_console console;
+    char *console_file; /* with VM_CONSOLE_FILE */
+    bool debug_exit; /* port 0xf4 ends the VM with the written code */
+    bool no_reboot; /* a guest reset ends the VM */
+    bool verbose; /* engine statistics on stderr at the end */
+};
+
+void vm_spec_init(struct vm_spec *s);
+/* Free the strings. Accepts a half-filled spec. */
+void vm_spec_done(struct vm_spec *s);
+
+/* Names used on the command line and in JSON. name: -EINVAL for one that is unknown. */
+const char *vm_engine_name(enum vm_engine engine);
+int vm_engine_parse(const char *name, enum vm_engine *ret) MUST_USE;
+
+/* Check ranges that both ends rely on; the text names the option and the remedy. -EINVAL. */
+int vm_spec_check(const struct vm_spec *s, struct err *e) MUST_USE;
+
+/* *ret_text: malloc'd JSON. -ENOMEM. */
+int vm_spec_to_json(const struct vm_spec *s, char **ret_text) MUST_USE;
+/* Parse into s (initialised; on failure its content is undefined but vm_spec_done is safe). -EINVAL with text. */
+int vm_spec_from_json(const char *text, struct vm_spec *s, struct err *e) MUST_USE;
+
+#endif

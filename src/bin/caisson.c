@@ -1,4 +1,7 @@
-int main(void)
+/* The command line. */
+#include "cli/command.h"
+
+int main(int argc, char **argv)
 {
-    return 2;
+    return cli_main(argc, argv);
 }

@@ -21,7 +21,7 @@ static const char *const vm_console_names[] = {
 
 void vm_spec_init(struct vm_spec *s)
 {
-    *s = (struct vm_spec){ .memory = VM_MEMORY_DEFAULT, .cpus = 1, .engine = VM_ENGINE_AUTO };
+    *s = (struct vm_spec){ .memory = VM_MEMORY_DEFAULT, .cpus = 1, .engine = VM_ENGINE_AUTO, .net = VM_NET_USER };
 }
 
 void vm_spec_done(struct vm_spec *s)

@@ -1,5 +1,5 @@
-/* What a VM is made of, as the CLI (later: the API) hands it to caisson-vmm: a JSON document. Both ends use this header, so
- * that an option cannot exist on one side only. Unknown fields are refused. */
+/* What a VM is made of, as the CLI (later: the API) hands it to caisson-vmm: a JSON document. Both ends use this
+ * header, so that an option cannot exist on one side only. Unknown fields are refused. */
 #ifndef PROTO_VM_SPEC_H
 #define PROTO_VM_SPEC_H
 
@@ -50,9 +50,9 @@ struct vm_spec {
     enum vm_engine engine;
     enum vm_console console;
     char *console_file; /* with VM_CONSOLE_FILE */
-    bool debug_exit; /* port 0xf4 ends the VM with the written code */
-    bool no_reboot; /* a guest reset ends the VM */
-    bool verbose; /* engine statistics on stderr at the end */
+    bool debug_exit;    /* port 0xf4 ends the VM with the written code */
+    bool no_reboot;     /* a guest reset ends the VM */
+    bool verbose;       /* engine statistics on stderr at the end */
 };
 
 void vm_spec_init(struct vm_spec *s);

@@ -83,7 +83,7 @@ static void test_refused(void **state)
         { "{\"kernel\":\"k\",\"disks\":[1]}", "disk" },
         { "{\"kernel\":\"k\",\"disks\":[{\"path\":\"a\",\"serial\":\"123456789012345678901\"}]}", "serial" },
         { "{\"kernel\":\"k\",\"net\":\"user\",\"forwards\":[{\"host_port\":0,\"guest_port\":1}]}", "host_port" },
-        { "{\"kernel\":\"k\",\"forwards\":[{\"host_port\":1,\"guest_port\":1}]}", "--net user" },
+        { "{\"kernel\":\"k\",\"net\":\"none\",\"forwards\":[{\"host_port\":1,\"guest_port\":1}]}", "--net user" },
     };
 
     (void)state;

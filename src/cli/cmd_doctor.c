@@ -1,0 +1,53 @@
+/* caisson doctor: what caisson-vmm finds out about this machine, for people or as JSON. */
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "cli/command.h"
+#include "cli/spawn.h"
+#include "proto/exit_code.h"
+
+static const char *doctor_text(json_object *o, const char *key)
+{
+    json_object *v = NULL;
+
+    if (!json_object_object_get_ex(o, key, &v) || !json_object_is_type(v, json_type_string))
+        return "";
+    return json_object_get_string(v);
+}
+
+/* The findings are an array of {name, status: ok|no|warn, detail}. */
+static int doctor_print(const char *text, struct err *e)
+{
+    json_object *findings = json_tokener_parse(text);
+
+    if (!findings || !json_object_is_type(findings, json_type_array)) {
+        json_object_put(findings);
+        return err_set(e, EIO,
+                       "caisson-vmm gave an answer that is not understood; install both programs from one build");
+    }
+    for (size_t i = 0; i < json_object_array_length(findings); i++) {
+        json_object *f = json_object_array_get_idx(findings, i);
+
+        printf("%-5s %-14s %s\n", doctor_text(f, "status"), doctor_text(f, "name"), doctor_text(f, "detail"));
+    }
+    json_object_put(findings);
+    return 0;
+}
+
+int cli_cmd_doctor(const struct cli_args *args)
+{
+    AUTO_FREE char *text = NULL;
+    struct err e = { 0 };
+
+    if (cli_vmm_doctor(&text, &e) < 0)
+        return cli_fail(&e);
+    if (cli_value(args, "json"))
+        printf("%s", text);
+    else if (doctor_print(text, &e) < 0)
+        return cli_fail(&e);
+    return EXIT_CODE_OK;
+}

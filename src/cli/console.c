@@ -1,0 +1,278 @@
+#include "cli/console.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "cli/command.h"
+#include "proto/exit_code.h"
+#include "sys/loop.h"
+
+#define CONSOLE_CHUNK 4096
+#define CONSOLE_ESCAPE 0x1d /* Ctrl-] */
+
+struct console {
+    struct loop *loop;
+    struct cli_vmm *vmm;
+    struct loop_fd *in_src, *out_src, *pid_src, *signal_src;
+    struct termios saved;
+    bool raw;      /* the terminal must be restored */
+    bool escape;   /* Ctrl-] was typed */
+    bool quit;     /* the user asked for the end */
+    bool in_plain; /* stdin cannot be polled (a file): read it whenever the VM takes input */
+    int signal_fd;
+    int signal;                     /* that ended us, 0 none */
+    unsigned stops;                 /* how often the end was asked for */
+    uint8_t pending[CONSOLE_CHUNK]; /* typed, not yet taken by the VM */
+    size_t n_pending;
+};
+
+static void console_raw(struct console *c)
+{
+    struct termios raw;
+
+    if (!isatty(STDIN_FILENO) || tcgetattr(STDIN_FILENO, &raw) < 0)
+        return;
+    if (!c->raw)
+        c->saved = raw;
+    cfmakeraw(&raw);
+    raw.c_oflag |= OPOST; /* so that our own messages still start at the left */
+    c->raw = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
+}
+
+static void console_restore(struct console *c)
+{
+    if (c->raw)
+        tcsetattr(STDIN_FILENO, TCSANOW, &c->saved);
+    c->raw = false;
+}
+
+/* The first request is polite, the second is not. */
+static void console_stop(struct console *c)
+{
+    kill(c->vmm->pid, c->stops++ == 0 ? SIGTERM : SIGKILL);
+}
+
+static void console_write_all(const uint8_t *data, size_t len)
+{
+    while (len > 0) {
+        ssize_t n = write(STDOUT_FILENO, data, len);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return; /* nobody reads any more: the VM goes on without us */
+        data += n;
+        len -= (size_t)n;
+    }
+}
+
+/* What was typed: drop the escape sequences, keep the rest for the VM. */
+static void console_typed(struct console *c, const uint8_t *data, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        uint8_t ch = data[i];
+
+        if (!c->raw) {
+            c->pending[c->n_pending++] = ch;
+        } else if (c->escape) {
+            c->escape = false;
+            if (ch == 'x') {
+                c->quit = true;
+                console_stop(c);
+            } else if (ch == CONSOLE_ESCAPE) {
+                c->pending[c->n_pending++] = ch;
+            }
+        } else if (ch == CONSOLE_ESCAPE) {
+            c->escape = true;
+        } else {
+            c->pending[c->n_pending++] = ch;
+        }
+    }
+}
+
+static void console_in_end(struct console *c)
+{
+    loop_fd_free(c->in_src);
+    c->in_src = NULL;
+    c->in_plain = false;
+}
+
+/* Watch stdin only while there is room, the VM's socket for output only while something waits. */
+static void console_watch(struct console *c)
+{
+    bool more = c->n_pending > 0 || c->in_plain;
+
+    if (c->in_src && loop_fd_set(c->in_src, c->n_pending ? 0 : EPOLLIN) < 0)
+        console_in_end(c);
+    if (c->out_src && loop_fd_set(c->out_src, EPOLLIN | (more ? EPOLLOUT : 0)) < 0)
+        c->n_pending = 0;
+}
+
+static void console_push(struct console *c)
+{
+    while (c->n_pending > 0) {
+        ssize_t n = send(c->vmm->console, c->pending, c->n_pending, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+        if (n < 0 && errno == EAGAIN)
+            break;
+        if (n < 0) {
+            c->n_pending = 0;
+            break;
+        }
+        memmove(c->pending, c->pending + n, c->n_pending - (size_t)n);
+        c->n_pending -= (size_t)n;
+    }
+}
+
+static void console_on_input(void *opaque, uint32_t events)
+{
+    struct console *c = opaque;
+    uint8_t data[CONSOLE_CHUNK];
+    ssize_t n;
+
+    (void)events;
+    if (c->n_pending == 0) {
+        n = read(STDIN_FILENO, data, sizeof(data));
+        if (n > 0)
+            console_typed(c, data, (size_t)n);
+        else if (n == 0 || (errno != EINTR && errno != EAGAIN))
+            console_in_end(c);
+    }
+    console_push(c);
+    console_watch(c);
+}
+
+static void console_on_output(void *opaque, uint32_t events)
+{
+    struct console *c = opaque;
+    uint8_t data[CONSOLE_CHUNK];
+    ssize_t n;
+
+    if (events & EPOLLIN) {
+        n = recv(c->vmm->console, data, sizeof(data), MSG_DONTWAIT);
+        if (n > 0)
+            console_write_all(data, (size_t)n);
+    }
+    if (events & EPOLLOUT) {
+        console_push(c);
+        if (c->in_plain)
+            console_on_input(c, 0);
+        else
+            console_watch(c);
+    }
+    if (events & (EPOLLHUP | EPOLLERR) && !(events & EPOLLIN)) {
+        loop_fd_free(c->out_src);
+        c->out_src = NULL;
+    }
+}
+
+static void console_on_exit(void *opaque, uint32_t events)
+{
+    struct console *c = opaque;
+
+    (void)events;
+    loop_stop(c->loop, 0);
+}
+
+static void console_on_signal(void *opaque, uint32_t events)
+{
+    struct console *c = opaque;
+    struct signalfd_siginfo info;
+
+    (void)events;
+    if (read(c->signal_fd, &info, sizeof(info)) != sizeof(info))
+        return;
+    if (info.ssi_signo == SIGTSTP) {
+        console_restore(c);
+        raise(SIGSTOP);
+        console_raw(c);
+    } else if (info.ssi_signo == SIGCONT) {
+        console_raw(c);
+    } else {
+        c->signal = (int)info.ssi_signo;
+        console_stop(c);
+    }
+}
+
+/* What the VM wrote before it ended. */
+static void console_drain(struct console *c)
+{
+    uint8_t data[CONSOLE_CHUNK];
+    ssize_t n;
+
+    while (c->vmm->console >= 0 && (n = recv(c->vmm->console, data, sizeof(data), MSG_DONTWAIT)) > 0)
+        console_write_all(data, (size_t)n);
+}
+
+static int console_setup(struct console *c)
+{
+    sigset_t set;
+    int r;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGTSTP);
+    sigaddset(&set, SIGCONT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    c->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (c->signal_fd < 0)
+        return -errno;
+    r = loop_new(&c->loop);
+    if (r >= 0)
+        r = loop_fd_add(c->loop, c->signal_fd, EPOLLIN, console_on_signal, c, &c->signal_src);
+    if (r >= 0)
+        r = loop_fd_add(c->loop, c->vmm->pidfd, EPOLLIN, console_on_exit, c, &c->pid_src);
+    if (r < 0 || c->vmm->console < 0)
+        return r;
+    console_raw(c);
+    r = loop_fd_add(c->loop, STDIN_FILENO, EPOLLIN, console_on_input, c, &c->in_src);
+    if (r == -EPERM)
+        c->in_plain = true;
+    else if (r < 0)
+        return r;
+    return loop_fd_add(c->loop, c->vmm->console, EPOLLIN | (c->in_plain ? EPOLLOUT : 0), console_on_output, c,
+                       &c->out_src);
+}
+
+int cli_console_run(struct cli_vmm *vmm, struct err *e)
+{
+    struct console c = { .vmm = vmm, .signal_fd = -1 };
+    int r = console_setup(&c), status = 0;
+
+    if (r >= 0)
+        r = loop_run(c.loop);
+    if (r < 0)
+        kill(vmm->pid, SIGKILL);
+    while (waitpid(vmm->pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    console_drain(&c);
+    console_restore(&c);
+    loop_free(c.loop);
+    base_closep(&c.signal_fd);
+    base_closep(&vmm->console);
+    base_closep(&vmm->pidfd);
+    if (r < 0) {
+        err_set(e, -r, "console: %s", strerror(-r));
+        return cli_fail(e);
+    }
+    if (c.signal)
+        return 128 + c.signal;
+    if (c.quit)
+        return EXIT_CODE_OK;
+    if (WIFEXITED(status))
+        return WEXITSTATUS(status);
+    fprintf(stderr,
+            "caisson: the VM's process was ended by signal %d (%s); its disks are as the guest last flushed them\n",
+            WTERMSIG(status), strsignal(WTERMSIG(status)));
+    return EXIT_CODE_FAILED;
+}

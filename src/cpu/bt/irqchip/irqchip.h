@@ -19,10 +19,12 @@ void bt_irq_line(struct bt_vm *vm, unsigned gsi, bool level);
 void bt_irq_msi(struct bt_vm *vm, uint64_t addr, uint32_t data);
 
 /* For the run loop, on the vCPU's thread: the vector that would be delivered now (LAPIC above PPR, else PIC through
- * ExtINT/virtual wire), or -1; and its acknowledgement (returns the vector, -1 where it went away). */
+ * ExtINT/virtual wire; for the PIC only its base, the true vector comes with the acknowledgement), or -1; and its
+ * acknowledgement (returns the vector, -1 where there is none). There may be another behind it: ask again. */
 int bt_irq_pending(struct bt_vcpu *c);
 int bt_irq_ack(struct bt_vcpu *c);
-/* Called when BT_EV_TIMER is set: expire timers. Returns nothing; may raise BT_EV_IRQ. */
+/* Called when BT_EV_TIMER is set, and after a HLT wait: expire timers (may raise BT_EV_IRQ), and end a HLT (c->halted) that
+ * another vCPU kicked by KVM_HC_KICK_CPU. */
 void bt_timers_run(struct bt_vcpu *c);
 /* Host CLOCK_MONOTONIC ns of this vCPU's next timer expiry, UINT64_MAX if none (the HLT wait uses it). */
 uint64_t bt_timer_next(struct bt_vcpu *c);
@@ -57,9 +59,12 @@ bool bt_pv_msr_read(struct bt_vcpu *c, uint32_t index, uint64_t *ret);
 bool bt_pv_msr_write(struct bt_vcpu *c, uint32_t index, uint64_t value);
 /* VMCALL/VMMCALL at CPL 0: arguments in registers, result in RAX (KVM_HC_*: kick, send IPI, sched yield, clock pairing). */
 void bt_pv_hypercall(struct bt_vcpu *c);
-/* Bookkeeping at the entry of vcpu_run and around HLT: steal time, kvm-clock after pauses, PV TLB flush requests. */
+/* Bookkeeping at the entry of vcpu_run and around HLT: steal time, kvm-clock after pauses, PV TLB flush requests. Order of a
+ * HLT wait: bt_pv_idle(true), look at c->events, sleep until bt_timer_next, bt_pv_idle(false), bt_timers_run. */
 void bt_pv_enter(struct bt_vcpu *c);
 void bt_pv_idle(struct bt_vcpu *c, bool idle);
+/* c->tsc_offset was changed (WRMSR to IA32_TSC or IA32_TSC_ADJUST, set_msrs): move what depends on it. */
+void bt_pv_tsc_changed(struct bt_vcpu *c);
 int bt_pv_get_clock(struct bt_vm *vm, struct kvm_clock_data *clock);
 int bt_pv_set_clock(struct bt_vm *vm, const struct kvm_clock_data *clock);
 

@@ -92,7 +92,7 @@ static int cli_unknown(const struct cli_command *command, const char *arg, struc
     char word[CLI_WORD_MAX + 1] = "";
     const char *near;
 
-    strncpy(word, arg + strspn(arg, "-"), CLI_WORD_MAX);
+    snprintf(word, sizeof(word), "%s", arg + strspn(arg, "-"));
     word[strcspn(word, "=")] = '\0';
     near = cli_nearest(word, cli_option_name_at, command);
     if (near)

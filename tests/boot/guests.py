@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""Stock Debian kernels boot, use disk and network, and power off: guests.py CASE [ARGUMENT...] (see meson.build)."""
+import os
+import re
+import socket
+import subprocess
+import tempfile
+import time
+
+import vm
+from vm import check
+
+
+def case_matrix(package, engine, cpus):
+    """CPU count, DHCP, download from the host's loopback, write; after a second boot the file is read back."""
+    vm.need_engine(engine)
+    content = os.urandom(1 << 20)
+    with tempfile.TemporaryDirectory(prefix='caisson-disk-') as folder, vm.web_server(content) as (port, digest, requests):
+        disk = vm.make_disk(os.path.join(folder, 'disk.ext4'))
+        output = vm.run_test(package, 'all',
+                             f'caisson.cpus={cpus} caisson.url=http://10.0.2.2:{port}/file caisson.sha256={digest}',
+                             ['--disk', disk, '--net', 'user'], engine, cpus)
+        check('CAISSON-LEASE 10.0.2.15/24' in output, 'no address by DHCP')
+        check('CAISSON-NET downloaded' in output, 'no download')
+        check('CAISSON-DISK written' in output, 'not the first boot of this disk?')
+        check(requests == ['/file'], f'requests that the server saw: {requests}')
+        output = vm.run_test(package, 'disk', '', ['--disk', disk, '--net', 'none'], engine, cpus)
+        check('CAISSON-DISK verified' in output, 'the file of the first boot was not found')
+        subprocess.run(['/sbin/e2fsck', '-fn', disk], check=True, stdout=subprocess.DEVNULL)
+
+
+def case_rng(package, engine):
+    vm.need_engine(engine)
+    vm.run_test(package, 'rng', engine=engine)
+
+
+def case_forward(package, engine):
+    """A connection from the host to a port of the guest."""
+    vm.need_engine(engine)
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    arguments = vm.boot(package, 'serve', options=['--net', f'user,fwd=tcp:{port}:8080'], engine=engine)
+    with vm.started(arguments) as guest:
+        guest.wait_for('CAISSON-READY')
+        deadline = time.monotonic() + 60
+        answer = b''
+        while not answer and time.monotonic() < deadline:
+            # The guest listens a moment after it says so.
+            with socket.create_connection(('127.0.0.1', port), 30) as connection:
+                connection.sendall(b'hello from the host\n')
+                connection.shutdown(socket.SHUT_WR)
+                try:
+                    answer = connection.makefile('rb').read()
+                except ConnectionResetError:
+                    pass
+            time.sleep(0.2)
+        check(answer == b'hello from the guest\n', f'answer {answer!r}')
+        check(guest.wait() == 0, 'exit code')
+        check('CAISSON-GOT hello from the host' in guest.output, 'the guest did not get our line')
+
+
+def case_panic(package, engine):
+    """panic=-1 resets the machine; with --no-reboot that ends it."""
+    vm.need_engine(engine)
+    with vm.started(vm.boot(package, 'panic', options=['--no-reboot'], engine=engine)) as guest:
+        guest.wait_for('CAISSON-READY')
+        check(guest.wait() == 0, 'a reset with --no-reboot is an orderly end')
+
+
+def case_reboot(package, engine):
+    """A reset starts the same guest again."""
+    vm.need_engine(engine)
+    with vm.started(vm.boot(package, 'reboot', engine=engine)) as guest:
+        first = guest.wait_for('CAISSON-READY')
+        guest.wait_for('CAISSON-READY', start=first.end())
+
+
+def case_debian(engine):
+    """What make run does, on a terminal: root shell of the Debian disk, commands, power off, terminal as it was."""
+    vm.need_engine(engine)
+    kernel, initrd = vm.guest_kernel('linux-image-cloud-amd64')
+    with tempfile.TemporaryDirectory(prefix='caisson-disk-') as folder:
+        disk = os.path.join(folder, 'root.ext4')
+        subprocess.run(['cp', '--sparse=always', vm.guest_disk(), disk], check=True)
+        arguments = ['--kernel', kernel, '--initrd', initrd, '--engine', engine, '--disk', disk, '--net', 'user',
+                     '--append', 'console=ttyS0 quiet root=LABEL=caisson-root']
+        with vm.started(arguments, terminal=True) as guest:
+            guest.wait_for(r'root@caisson:.*# ')
+            check(not guest.terminal_restored(), 'the terminal is not in raw mode while the guest runs')
+            guest.type('echo sum=$((6 * 7)); . /etc/os-release; echo version=$VERSION_ID\r')
+            guest.wait_for('sum=42')
+            guest.wait_for('version=12')
+            guest.type("ip -4 -o addr show eth0 | tr -s ' ' | cut -d ' ' -f 4\r")
+            guest.wait_for('10.0.2.15/24')
+            guest.type('dpkg -l | tail -n 1; apt-get --version | head -n 1\r')
+            guest.wait_for(r'apt 2\.')
+            guest.type('poweroff\r')
+            check(guest.wait() == 0, 'exit code after poweroff')
+            check(guest.terminal_restored(), 'the terminal was not restored')
+
+
+def case_button(package, engine):
+    """SIGTERM to the CLI is the power button: the guest shuts down by itself."""
+    vm.need_engine(engine)
+    with vm.started(vm.boot(package, 'button', engine=engine)) as guest:
+        guest.wait_for('CAISSON-READY')
+        time.sleep(1)
+        guest.process.terminate()
+        code = guest.wait()
+        check(re.search('CAISSON-TEST button PASS', guest.output), 'the guest saw no power button')
+        check(code == 128 + 15, f'exit code {code}')
+
+
+if __name__ == '__main__':
+    vm.main({name[len('case_'):]: value for name, value in list(globals().items()) if name.startswith('case_')})

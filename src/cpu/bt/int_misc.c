@@ -1,0 +1,231 @@
+/* What is left of the integer instructions: flag bits, decimal adjust, XLAT, BOUND, fences, cache hints, random numbers,
+ * and the handlers that only raise. */
+#include "cpu/bt/int_priv.h"
+
+enum bt_next bt_int_ud(struct bt_vcpu *c, const struct bt_op *op)
+{
+    bt_ud(c);
+}
+
+enum bt_next bt_int_gp(struct bt_vcpu *c, const struct bt_op *op)
+{
+    bt_gp(c, 0);
+}
+
+enum bt_next bt_int_nop(struct bt_vcpu *c, const struct bt_op *op)
+{
+    return BT_NEXT;
+}
+
+enum bt_next bt_int_pause(struct bt_vcpu *c, const struct bt_op *op)
+{
+    __asm__ volatile("pause");
+    return BT_NEXT;
+}
+
+/* AL = [rBX + AL]; the decoder set base to rBX. */
+enum bt_next bt_int_xlat(struct bt_vcpu *c, const struct bt_op *op)
+{
+    uint64_t off = (c->r[BT_RBX] + bt_rd8(c, BT_RAX * 8)) & op->amask;
+
+    bt_wr8(c, BT_RAX * 8, bt_ld8(c, bt_lin(c, op->flags & BT_OPF_LONG, op->seg, off, 1, BT_ACC_READ), op->seg));
+    return BT_NEXT;
+}
+
+/* BOUND r, m&m: #BR unless lower <= r <= upper, signed. */
+enum bt_next bt_int_bound(struct bt_vcpu *c, const struct bt_op *op)
+{
+    int64_t v, lower, upper;
+    uint64_t lin = bt_op_lin(c, op, 2U * op->osize, BT_ACC_READ);
+
+    if (op->osize == 2) {
+        uint32_t both = bt_ld32(c, lin, op->seg);
+
+        v = (int16_t)bt_rd16(c, op->dst);
+        lower = (int16_t)both;
+        upper = (int16_t)(both >> 16);
+    } else {
+        uint64_t both = bt_ld64(c, lin, op->seg);
+
+        v = (int32_t)bt_rd32(c, op->dst);
+        lower = (int32_t)both;
+        upper = (int32_t)(both >> 32);
+    }
+    if (v < lower || v > upper)
+        bt_raise(c, BT_BR);
+    return BT_NEXT;
+}
+
+/* CLFLUSH, CLFLUSHOPT, CLWB: faults as a byte read does; the host's caches are coherent, nothing else to do. */
+enum bt_next bt_int_clflush(struct bt_vcpu *c, const struct bt_op *op)
+{
+    (void)bt_mem_ld8(c, op);
+    return BT_NEXT;
+}
+
+/* Zero the 64-byte line at rAX. */
+enum bt_next bt_int_clzero(struct bt_vcpu *c, const struct bt_op *op)
+{
+    uint64_t off = c->r[BT_RAX] & op->amask & ~63ULL;
+    uint64_t lin = bt_lin(c, op->flags & BT_OPF_LONG, op->seg, off, 64, BT_ACC_WRITE);
+
+    bt_probe_write(c, c->ctx, lin, 64, op->seg);
+    for (unsigned i = 0; i < 64; i += 8)
+        bt_st64(c, lin + i, 0, op->seg);
+    return BT_NEXT;
+}
+
+enum bt_next bt_int_rdpid(struct bt_vcpu *c, const struct bt_op *op)
+{
+    bt_wr64(c, op->dst, (uint32_t)c->tsc_aux);
+    return BT_NEXT;
+}
+
+/* The host's random numbers, with its carry flag: a retry is the guest's business. Other flags become zero. */
+#define DEF_RDRAND(insn, bits)                                                                                         \
+    static enum bt_next h_##insn##bits(struct bt_vcpu *c, const struct bt_op *op)                                      \
+    {                                                                                                                  \
+        uint##bits##_t v;                                                                                              \
+        bool ok;                                                                                                       \
+                                                                                                                       \
+        __asm__ volatile(#insn " %[v]" : [v] "=r"(v), "=@ccc"(ok));                                                    \
+        c->rflags = (c->rflags & ~(uint64_t)BT_ARITH) | ok;                                                            \
+        bt_wr##bits(c, op->dst, v);                                                                                    \
+        return BT_NEXT;                                                                                                \
+    }
+DEF_RDRAND(rdrand, 16)
+DEF_RDRAND(rdrand, 32)
+DEF_RDRAND(rdrand, 64)
+DEF_RDRAND(rdseed, 16)
+DEF_RDRAND(rdseed, 32)
+DEF_RDRAND(rdseed, 64)
+const bt_fn bt_int_rdrand[2][3] = { { h_rdrand16, h_rdrand32, h_rdrand64 }, { h_rdseed16, h_rdseed32, h_rdseed64 } };
+
+static enum bt_next h_lfence(struct bt_vcpu *c, const struct bt_op *op)
+{
+    __asm__ volatile("lfence" ::: "memory");
+    return BT_NEXT;
+}
+static enum bt_next h_sfence(struct bt_vcpu *c, const struct bt_op *op)
+{
+    __asm__ volatile("sfence" ::: "memory");
+    return BT_NEXT;
+}
+static enum bt_next h_mfence(struct bt_vcpu *c, const struct bt_op *op)
+{
+    __asm__ volatile("mfence" ::: "memory");
+    return BT_NEXT;
+}
+const bt_fn bt_int_fence[BT_FENCE_N] = { h_lfence, h_sfence, h_mfence };
+
+/* ---- single flags ---- */
+#define DEF_FLAG(name, expr)                                                                                           \
+    static enum bt_next h_##name(struct bt_vcpu *c, const struct bt_op *op)                                            \
+    {                                                                                                                  \
+        c->rflags = (expr);                                                                                            \
+        return BT_NEXT;                                                                                                \
+    }
+DEF_FLAG(clc, c->rflags & ~(uint64_t)BT_CF)
+DEF_FLAG(stc, c->rflags | BT_CF)
+DEF_FLAG(cmc, c->rflags ^ BT_CF)
+DEF_FLAG(cld, c->rflags & ~(uint64_t)BT_DF)
+DEF_FLAG(std, c->rflags | BT_DF)
+DEF_FLAG(sahf, (c->rflags & ~0xd5ULL) | (bt_rd8(c, BT_RAX * 8 + 1) & 0xd5))
+
+static enum bt_next h_lahf(struct bt_vcpu *c, const struct bt_op *op)
+{
+    bt_wr8(c, BT_RAX * 8 + 1, (uint8_t)((c->rflags & 0xd5) | 2));
+    return BT_NEXT;
+}
+static enum bt_next h_salc(struct bt_vcpu *c, const struct bt_op *op)
+{
+    bt_wr8(c, BT_RAX * 8, c->rflags & BT_CF ? 0xff : 0);
+    return BT_NEXT;
+}
+const bt_fn bt_int_flag[BT_FLAG_N] = { h_clc, h_stc, h_cmc, h_cld, h_std, h_lahf, h_sahf, h_salc };
+
+/* ---- decimal adjust. These do not exist in 64-bit mode, so the host cannot be asked directly; what the manuals leave
+ * undefined follows what CPUs do (tests/unit/test_bt_int32.c compares). ---- */
+static ALWAYS_INLINE uint64_t bt_szp8(uint8_t v)
+{
+    return (v == 0 ? BT_ZF : 0) | (v & 0x80) | (__builtin_parity(v) ? 0 : BT_PF);
+}
+
+static void bt_bcd_done(struct bt_vcpu *c, uint64_t flags)
+{
+    c->rflags = (c->rflags & ~(uint64_t)BT_ARITH) | flags;
+}
+
+/* DAA (sub = false) and DAS. */
+static ALWAYS_INLINE enum bt_next bt_daa_das(struct bt_vcpu *c, bool sub)
+{
+    uint8_t old = bt_rd8(c, BT_RAX * 8), al = old;
+    bool af = (old & 0xf) > 9 || (c->rflags & BT_AF);
+    bool high = old > 0x99 || (c->rflags & BT_CF);
+    bool cf = high;
+
+    if (af) {
+        cf = high || (sub && old < 6);
+        al = (uint8_t)(sub ? al - 6 : al + 6);
+    }
+    if (high)
+        al = (uint8_t)(sub ? al - 0x60 : al + 0x60);
+    bt_wr8(c, BT_RAX * 8, al);
+    bt_bcd_done(c, bt_szp8(al) | (cf ? BT_CF : 0) | (af ? BT_AF : 0));
+    return BT_NEXT;
+}
+static enum bt_next h_daa(struct bt_vcpu *c, const struct bt_op *op)
+{
+    return bt_daa_das(c, false);
+}
+static enum bt_next h_das(struct bt_vcpu *c, const struct bt_op *op)
+{
+    return bt_daa_das(c, true);
+}
+
+/* AAA (sub = false) and AAS. */
+static ALWAYS_INLINE enum bt_next bt_aaa_aas(struct bt_vcpu *c, bool sub)
+{
+    uint16_t ax = bt_rd16(c, BT_RAX * 8);
+    bool adjust = (ax & 0xf) > 9 || (c->rflags & BT_AF);
+
+    if (adjust)
+        ax = (uint16_t)(sub ? ax - 0x106 : ax + 0x106);
+    ax &= 0xff0f;
+    bt_wr16(c, BT_RAX * 8, ax);
+    bt_bcd_done(c, bt_szp8((uint8_t)ax) | (adjust ? BT_CF | BT_AF : 0));
+    return BT_NEXT;
+}
+static enum bt_next h_aaa(struct bt_vcpu *c, const struct bt_op *op)
+{
+    return bt_aaa_aas(c, false);
+}
+static enum bt_next h_aas(struct bt_vcpu *c, const struct bt_op *op)
+{
+    return bt_aaa_aas(c, true);
+}
+
+static enum bt_next h_aam(struct bt_vcpu *c, const struct bt_op *op)
+{
+    uint8_t al = bt_rd8(c, BT_RAX * 8), base = (uint8_t)op->imm;
+
+    if (base == 0)
+        bt_raise(c, BT_DE);
+    bt_wr16(c, BT_RAX * 8, (uint16_t)((al / base) << 8 | al % base));
+    bt_bcd_done(c, bt_szp8(al % base));
+    return BT_NEXT;
+}
+
+static enum bt_next h_aad(struct bt_vcpu *c, const struct bt_op *op)
+{
+    uint16_t ax = bt_rd16(c, BT_RAX * 8);
+    uint8_t al = (uint8_t)ax, product = (uint8_t)((ax >> 8) * (uint8_t)op->imm);
+    uint32_t fl;
+
+    /* The flags are those of the 8-bit addition. */
+    __asm__("addb %b[s], %b[d]" BT_FL_STORE : [d] "+&r"(al), "=a"(fl) : [s] "r"(product) : "cc");
+    bt_wr16(c, BT_RAX * 8, al);
+    c->rflags = bt_fl_merge(c->rflags, fl);
+    return BT_NEXT;
+}
+const bt_fn bt_int_bcd[BT_BCD_N] = { h_daa, h_das, h_aaa, h_aas, h_aam, h_aad };

@@ -23,15 +23,23 @@ void bt_fp_load(struct bt_vcpu *c);
 /* Reset state (FNINIT values, MXCSR 0x1f80) as after RESET (init = false) or INIT. */
 void bt_fp_reset(struct bt_vcpu *c);
 
-/* Per-vCPU stub memory. */
+/* The state as a standard-format XSAVE image (components 0..2) with the guest's x87 pointers, for the engine's get_xsave:
+ * size bytes at buf, zero beyond what there is. */
+void bt_fp_get_state(struct bt_vcpu *c, void *buf, unsigned size);
+/* The reverse. -EINVAL (and nothing changed): size < 576, components that this host lacks, reserved bits in the header or in
+ * MXCSR. */
+int bt_fp_set_state(struct bt_vcpu *c, const void *buf, unsigned size) MUST_USE;
+
+/* Per-vCPU stub memory. After bt_stubs_new and storing c->stubs, call bt_fp_reset. */
 int bt_stubs_new(struct bt_stubs **ret) MUST_USE;
 void bt_stubs_free(struct bt_stubs *s);
-/* Whether so little stub memory is left that it must be reset before another block is decoded; and the reset, which makes
- * all stubs (so all blocks: bt_cache_flush) void. vCPU thread, between blocks. */
+/* Whether the stub memory may be too small for another block: then, between blocks, drop all blocks and call
+ * bt_stubs_reset before decoding. Operations decoded earlier must not run any more. FP state saved. */
 bool bt_stubs_full(const struct bt_vcpu *c);
 void bt_stubs_reset(struct bt_vcpu *c);
 
-/* Install the SIGFPE handler that turns host FP traps inside stubs into guest #MF/#XM; once per process, idempotent. */
+/* Install the SIGFPE handler that turns host FP traps inside stubs into guest #MF/#XM, in front of the one that is there.
+ * Idempotent; a call puts it back where somebody (a test framework) has replaced it. */
 int bt_fp_init_process(void) MUST_USE;
 
 #endif

@@ -1,10 +1,11 @@
 /* Guest x87/SSE/AVX state and the host instructions that work on it.
  *
  * Floating-point and vector instructions are executed by the host CPU itself: fp_stub.c re-encodes each one into a tiny
- * stub in executable memory (RX view, written through an RW alias) in which a memory operand became [rdi] (= c->scratch)
- * and general registers became fixed ones. While c->fp_live is set, the guest's vector state is in the host's registers;
- * the run path is compiled with -mgeneral-regs-only and does not disturb it. Before anything else runs on this thread
- * that might (bus callbacks, Zydis, libc), bt_fp_sync saves it. Under sanitizers the state is saved after each stub. */
+ * stub in executable memory (RX view, written through an RW alias) in which a memory operand became [rdi] (=
+ * c->scratch) and general registers became fixed ones. While c->fp_live is set, the guest's vector state is in the
+ * host's registers; the run path is compiled with -mgeneral-regs-only and does not disturb it. Before anything else
+ * runs on this thread that might (bus callbacks, Zydis, libc), bt_fp_sync saves it. Under sanitizers the state is saved
+ * after each stub. */
 #ifndef CPU_BT_FP_H
 #define CPU_BT_FP_H
 
@@ -23,11 +24,11 @@ void bt_fp_load(struct bt_vcpu *c);
 /* Reset state (FNINIT values, MXCSR 0x1f80) as after RESET (init = false) or INIT. */
 void bt_fp_reset(struct bt_vcpu *c);
 
-/* The state as a standard-format XSAVE image (components 0..2) with the guest's x87 pointers, for the engine's get_xsave:
- * size bytes at buf, zero beyond what there is. */
+/* The state as a standard-format XSAVE image (components 0..2) with the guest's x87 pointers, for the engine's
+ * get_xsave: size bytes at buf, zero beyond what there is. */
 void bt_fp_get_state(struct bt_vcpu *c, void *buf, unsigned size);
-/* The reverse. -EINVAL (and nothing changed): size < 576, components that this host lacks, reserved bits in the header or in
- * MXCSR. */
+/* The reverse. -EINVAL (and nothing changed): size < 576, components that this host lacks, reserved bits in the header
+ * or in MXCSR. */
 int bt_fp_set_state(struct bt_vcpu *c, const void *buf, unsigned size) MUST_USE;
 
 /* Per-vCPU stub memory. After bt_stubs_new and storing c->stubs, call bt_fp_reset. */
@@ -38,8 +39,8 @@ void bt_stubs_free(struct bt_stubs *s);
 bool bt_stubs_full(const struct bt_vcpu *c);
 void bt_stubs_reset(struct bt_vcpu *c);
 
-/* Install the SIGFPE handler that turns host FP traps inside stubs into guest #MF/#XM, in front of the one that is there.
- * Idempotent; a call puts it back where somebody (a test framework) has replaced it. */
+/* Install the SIGFPE handler that turns host FP traps inside stubs into guest #MF/#XM, in front of the one that is
+ * there. Idempotent; a call puts it back where somebody (a test framework) has replaced it. */
 int bt_fp_init_process(void) MUST_USE;
 
 #endif

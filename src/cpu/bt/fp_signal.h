@@ -1,0 +1,14 @@
+/* Stub memories that the process's SIGFPE handler knows. */
+#ifndef CPU_BT_FP_SIGNAL_H
+#define CPU_BT_FP_SIGNAL_H
+
+#include <stdint.h>
+
+#include "base/attr.h"
+
+/* Register or forget the executable view of a stub memory of size bytes (all have the same). -ENOSPC: table full. Any
+ * thread; no stub of base may be running when it is forgotten. */
+int bt_fp_signal_add(uintptr_t base, uintptr_t size) MUST_USE;
+void bt_fp_signal_del(uintptr_t base);
+
+#endif

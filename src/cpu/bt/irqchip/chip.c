@@ -1,7 +1,7 @@
 /* Entrances of the interrupt controllers: lines, device registers, state of the shared chips. */
-#include <errno.h>
-
 #include "cpu/bt/irqchip/chip.h"
+
+#include <errno.h>
 
 #define IOAPIC_BASE 0xfec00000ULL
 
@@ -46,7 +46,7 @@ static void ioapic_mmio(struct bt_irqchip *chip, uint64_t gpa, void *data, unsig
         for (unsigned i = 0; i < len; i++) {
             unsigned at = (off & 0xf) + i;
 
-            bytes[i] = at < 4 ? (uint8_t)(value >> (8 * at)) : 0;
+            bytes[i] = (uint8_t)(at < 4 ? value >> (8 * at) : 0);
         }
     }
     bt_unlock(&chip->lock);

@@ -1,7 +1,7 @@
-/* The engine's interrupt controllers and timers: two 8259 PICs, IOAPIC (24 pins), one LAPIC for each vCPU (xAPIC, x2APIC, TSC
- * deadline), the 8254 PIT with port 0x61, and the paravirtual features around them. State moves in and out in the
- * structures of the KVM API. Own futex lock inside; never calls the bus; wakes vCPUs by bt_vcpu_signal.
- * Every function here is safe with live guest FP state (general registers only). */
+/* The engine's interrupt controllers and timers: two 8259 PICs, IOAPIC (24 pins), one LAPIC for each vCPU (xAPIC,
+ * x2APIC, TSC deadline), the 8254 PIT with port 0x61, and the paravirtual features around them. State moves in and out
+ * in the structures of the KVM API. Own futex lock inside; never calls the bus; wakes vCPUs by bt_vcpu_signal. Every
+ * function here is safe with live guest FP state (general registers only). */
 #ifndef CPU_BT_IRQCHIP_H
 #define CPU_BT_IRQCHIP_H
 
@@ -23,8 +23,8 @@ void bt_irq_msi(struct bt_vm *vm, uint64_t addr, uint32_t data);
  * acknowledgement (returns the vector, -1 where there is none). There may be another behind it: ask again. */
 int bt_irq_pending(struct bt_vcpu *c);
 int bt_irq_ack(struct bt_vcpu *c);
-/* Called when BT_EV_TIMER is set, and after a HLT wait: expire timers (may raise BT_EV_IRQ), and end a HLT (c->halted) that
- * another vCPU kicked by KVM_HC_KICK_CPU. */
+/* Called when BT_EV_TIMER is set, and after a HLT wait: expire timers (may raise BT_EV_IRQ), and end a HLT (c->halted)
+ * that another vCPU kicked by KVM_HC_KICK_CPU. */
 void bt_timers_run(struct bt_vcpu *c);
 /* Host CLOCK_MONOTONIC ns of this vCPU's next timer expiry, UINT64_MAX if none (the HLT wait uses it). */
 uint64_t bt_timer_next(struct bt_vcpu *c);
@@ -57,10 +57,11 @@ int bt_pv_cpuid(struct kvm_cpuid_entry2 *entries, unsigned capacity, unsigned *n
 bool bt_pv_msr(uint32_t index); /* is it one of ours? */
 bool bt_pv_msr_read(struct bt_vcpu *c, uint32_t index, uint64_t *ret);
 bool bt_pv_msr_write(struct bt_vcpu *c, uint32_t index, uint64_t value);
-/* VMCALL/VMMCALL at CPL 0: arguments in registers, result in RAX (KVM_HC_*: kick, send IPI, sched yield, clock pairing). */
+/* VMCALL/VMMCALL at CPL 0: arguments in registers, result in RAX (KVM_HC_*: kick, send IPI, sched yield, clock
+ * pairing). */
 void bt_pv_hypercall(struct bt_vcpu *c);
-/* Bookkeeping at the entry of vcpu_run and around HLT: steal time, kvm-clock after pauses, PV TLB flush requests. Order of a
- * HLT wait: bt_pv_idle(true), look at c->events, sleep until bt_timer_next, bt_pv_idle(false), bt_timers_run. */
+/* Bookkeeping at the entry of vcpu_run and around HLT: steal time, kvm-clock after pauses, PV TLB flush requests. Order
+ * of a HLT wait: bt_pv_idle(true), look at c->events, sleep until bt_timer_next, bt_pv_idle(false), bt_timers_run. */
 void bt_pv_enter(struct bt_vcpu *c);
 void bt_pv_idle(struct bt_vcpu *c, bool idle);
 /* c->tsc_offset was changed (WRMSR to IA32_TSC or IA32_TSC_ADJUST, set_msrs): move what depends on it. */

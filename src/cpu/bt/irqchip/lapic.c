@@ -240,7 +240,7 @@ bool bt_lapic_mmio(struct bt_lapic *l, uint64_t gpa, void *data, unsigned len, b
     for (unsigned i = 0; i < len; i++) {
         unsigned at = (off & 0xf) + i;
 
-        bytes[i] = at < 4 ? (uint8_t)(value >> (8 * at)) : 0;
+        bytes[i] = (uint8_t)(at < 4 ? value >> (8 * at) : 0);
     }
     return true;
 }

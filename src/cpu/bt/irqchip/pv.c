@@ -1,11 +1,12 @@
 /* The paravirtual interface of KVM: CPUID leaves, MSRs, kvm-clock, steal time, paravirtual EOI, hypercalls
  * (Documentation/virt/kvm/x86/{cpuid,msr,hypercalls}.rst). On the vCPU's own thread but for get/set clock. Pages that
  * the guest shares are reached through its RAM regions directly: everything it names is checked to be RAM. */
+#include "cpu/bt/irqchip/pv.h"
+
 #include <errno.h>
 #include <linux/kvm_para.h>
 
 #include "cpu/bt/irqchip/chip.h"
-#include "cpu/bt/irqchip/pv.h"
 #include "cpu/bt/mmu.h"
 
 #define NS_PER_S 1000000000ULL

@@ -99,7 +99,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         }
         (void)virtq_should_interrupt(&q);
         virtq_disable_notify(&q);
-        (void)virtq_enable_notify(&q);
+        if (virtq_enable_notify(&q))
+            CHECK(q.ready);
     }
     virtq_done(&q);
     return 0;

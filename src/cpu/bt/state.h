@@ -128,7 +128,7 @@ struct bt_tlbe {
     struct mem_region *region;
     uint32_t page; /* page index in the region */
     uint32_t global; /* survives CR3 loads */
-    uint64_t pad;
+    uint64_t info; /* linear page address | log2 of the guest's page size; 0: entry never filled */
 };
 _Static_assert(sizeof(struct bt_tlbe) == 64, "one cache line");
 
@@ -147,6 +147,28 @@ enum {
 
 /* Interrupt shadows: no interrupt after the next instruction boundary. */
 enum { BT_SHADOW_STI = 1, BT_SHADOW_MOVSS = 2 }; /* values of KVM_X86_SHADOW_INT_* swapped on purpose: see get_events */
+
+#define BT_TLB_LOG 512
+
+/* Private state of the system half (mmu, segments, debug, MSRs); nobody else looks inside. */
+struct bt_sys {
+    uint8_t ext; /* EXT bit of error codes while an event is delivered */
+    uint8_t align_check; /* #AC is armed: user accesses take the slow path */
+    uint8_t bp_code, bp_data, bp_io; /* enabled breakpoint registers by kind, bit n = DRn */
+    uint8_t tf_before; /* TF when the instruction that is being stepped began */
+    uint8_t amd; /* vendor of the CPUID model: AMD or Hygon */
+    uint8_t nx_ok, gbpages; /* CPUID: NX, 1 GiB pages */
+    uint64_t cr4_valid, efer_valid; /* bits that the CPU model has */
+    /* Linear ranges in which large pages were entered into the TLB, lower and upper half; lo > hi: none. */
+    uint64_t large_lo[2], large_hi[2];
+    uint16_t log[BT_TLB_LOG]; /* slots filled with non-global entries since the last flush */
+    unsigned n_log; /* > BT_TLB_LOG: the log overflowed */
+    struct {
+        uint64_t def_type, fix[11], var[16]; /* var: base, mask pairs */
+    } mtrr;
+    uint64_t arch_cap, mcg_status, hwcr, de_cfg, syscfg, nb_cfg, ls_cfg, bios_sign, feature_control;
+    uint64_t virt_spec_ctrl, xss, dbg_ctl, tsc_aux_valid;
+};
 
 #define BT_CPUID_MAX 96
 #define BT_PHYS_BITS 46 /* guest-physical address bits, reported by CPUID 0x80000008 */
@@ -221,6 +243,7 @@ struct bt_vcpu {
     struct bt_cache *cache;
     struct bt_stubs *stubs;
     struct bt_pv *pv; /* pv.c */
+    struct bt_sys sys;
     _Atomic int tid; /* host thread inside vcpu_run, or 0 */
     _Atomic uint32_t wake; /* futex word: counts wake-ups of a halted vCPU */
     _Atomic uint32_t sleeping; /* its thread waits on wake, or is about to */

@@ -55,4 +55,10 @@ void bt_debug_update(struct bt_vcpu *c);
 void bt_step_before(struct bt_vcpu *c);
 void bt_step_after(struct bt_vcpu *c);
 
+/* A REP instruction leaves early with iterations to go (an event came): RF is set, as the hardware pushes it then. */
+void bt_rep_yield(struct bt_vcpu *c);
+
+/* What the CPU model (c->cpuid) allows was changed: recompute the cached bits. After vcpu_set_cpuid. */
+void bt_cpuid_changed(struct bt_vcpu *c);
+
 #endif

@@ -157,7 +157,7 @@ struct bt_sys {
     uint8_t bp_code, bp_data, bp_io; /* enabled breakpoint registers by kind, bit n = DRn */
     uint8_t tf_before; /* TF when the instruction that is being stepped began */
     uint8_t amd; /* vendor of the CPUID model: AMD or Hygon */
-    uint8_t nx_ok, gbpages; /* CPUID: NX, 1 GiB pages */
+    uint8_t gbpages; /* CPUID: 1 GiB pages */
     uint64_t cr4_valid, efer_valid; /* bits that the CPU model has */
     /* Linear ranges in which large pages were entered into the TLB, lower and upper half; lo > hi: none. */
     uint64_t large_lo[2], large_hi[2];
@@ -167,7 +167,7 @@ struct bt_sys {
         uint64_t def_type, fix[11], var[16]; /* var: base, mask pairs */
     } mtrr;
     uint64_t arch_cap, mcg_status, hwcr, de_cfg, syscfg, nb_cfg, ls_cfg, bios_sign, feature_control;
-    uint64_t virt_spec_ctrl, xss, dbg_ctl, tsc_aux_valid;
+    uint64_t virt_spec_ctrl, xss, dbg_ctl;
 };
 
 #define BT_CPUID_MAX 96

@@ -159,6 +159,7 @@ static int engine_vcpu_set_cpuid(struct cpu_vcpu *vcpu, const struct kvm_cpuid_e
         return -E2BIG;
     memcpy(c->cpuid, entries, n * sizeof(*entries));
     c->n_cpuid = n;
+    bt_cpuid_changed(c);
     bt_cache_flush(c); /* whether an encoding is defined depends on it */
     return 0;
 }

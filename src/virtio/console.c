@@ -30,7 +30,7 @@ static bool vcon_write_chain(struct virtio_console *c, unsigned *budget)
 {
     uint8_t data[VCON_COPY];
 
-    while (c->tx_done<c->tx->out_len && * budget> 0) {
+    while (*budget > 0 && c->tx_done < c->tx->out_len) {
         size_t n = virtq_chain_read(c->tx, c->tx_done, data, sizeof(data));
         size_t taken = c->host.write(c->host.opaque, data, n);
 

@@ -2,8 +2,9 @@
  * storage and constants are in tables. What is not here does not exist: #GP(0).
  *
  * host accesses (get_msrs, set_msrs) move state between engines and may write what a guest may not. */
-#include "cpu/bt/irqchip/irqchip.h"
 #include "cpu/bt/msr.h"
+
+#include "cpu/bt/irqchip/irqchip.h"
 #include "cpu/bt/sys_priv.h"
 
 enum {
@@ -256,6 +257,7 @@ static void msr_write_tsc(struct bt_vcpu *c, uint64_t v, bool host)
     c->tsc_offset += delta;
     if (!host)
         c->tsc_adjust += delta;
+    bt_pv_tsc_changed(c);
 }
 
 static bool msr_write_special(struct bt_vcpu *c, uint32_t index, uint64_t v, bool host)
@@ -273,8 +275,10 @@ static bool msr_write_special(struct bt_vcpu *c, uint32_t index, uint64_t v, boo
         msr_write_tsc(c, v, host);
         return true;
     case MSR_TSC_ADJUST:
-        if (!host)
+        if (!host) {
             c->tsc_offset += v - c->tsc_adjust;
+            bt_pv_tsc_changed(c);
+        }
         c->tsc_adjust = v;
         return true;
     case MSR_PAT:

@@ -1,4 +1,7 @@
-int main(void)
+/* The VM process. */
+#include "vmm/main.h"
+
+int main(int argc, char **argv)
 {
-    return 2;
+    return vmm_main(argc, argv);
 }

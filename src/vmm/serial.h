@@ -1,0 +1,28 @@
+/* The far end of the first serial port: a socket to the CLI, a file, or nothing. Output that the other side does not
+ * take waits in a bounded buffer; when that is full the UART holds back the guest. */
+#ifndef VMM_SERIAL_H
+#define VMM_SERIAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/attr.h"
+
+struct loop;
+struct uart;
+struct vmm_serial;
+
+/* fd: descriptor to take over (non-blocking from now on, closed by free), or -1: output is dropped. input: read it too.
+ */
+int vmm_serial_new(struct loop *loop, int fd, bool input, struct vmm_serial **ret_serial) MUST_USE;
+/* Connect the port; before the loop runs. */
+int vmm_serial_attach(struct vmm_serial *s, struct uart *uart) MUST_USE;
+/* Write out what waits, as far as the other side takes it without blocking. */
+void vmm_serial_free(struct vmm_serial *s); /* NULL accepted */
+
+/* For the UART's ops. Any thread; returns how many bytes were taken. */
+size_t vmm_serial_write(void *serial, const uint8_t *data, size_t len);
+void vmm_serial_input_wanted(void *serial);
+
+#endif

@@ -1,0 +1,263 @@
+/* Random instruction streams against the real CPU:
+ *   stream [--engine interp] [--seed N] [--count N] [--first N] [--verbose]
+ * Exit status 0: all equal; 1: a difference (printed with the disassembly); 77: cannot run here. The streams run in child
+ * processes, because a random store can hit the test's own memory; such a stream is counted as skipped. */
+#include <Zydis/Zydis.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cpu/bt/bt.h"
+#include "cpu/cpu.h"
+#include "cpu/kvm/kvm.h"
+#include "stream.h"
+
+#define CMP_RFLAGS 0x244dd5ULL /* CF PF AF ZF SF TF DF OF NT AC ID; RF depends on how the frame was made */
+#define CMP_FAILURES_MAX 10
+
+struct progress {
+    volatile uint64_t next; /* the stream that runs now */
+    volatile uint64_t failures;
+    volatile uint64_t vectors[32];
+};
+
+struct options {
+    const struct cpu_ops *ops;
+    uint64_t seed, first, count;
+    bool verbose;
+};
+
+static const char *const reg_names[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                           "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15" };
+
+static void print_stream(const struct stream *s)
+{
+    ZydisMachineMode mode = s->compat ? ZYDIS_MACHINE_MODE_LONG_COMPAT_32 : ZYDIS_MACHINE_MODE_LONG_64;
+    ZydisDisassembledInstruction in;
+
+    for (unsigned at = 0; at < s->n_bytes;) {
+        if (!ZYAN_SUCCESS(ZydisDisassembleIntel(mode, STREAM_CODE + at, s->code + at, s->n_bytes - at, &in)))
+            break;
+        printf("    %llx:", STREAM_CODE + at);
+        for (unsigned i = 0; i < in.info.length; i++)
+            printf(" %02x", s->code[at + i]);
+        printf("  %s\n", in.text);
+        at += in.info.length;
+    }
+}
+
+/* Prints one difference; returns 1. */
+static unsigned differ(const char *what, uint64_t start, uint64_t cpu, uint64_t engine)
+{
+    printf("  %-10s start %016" PRIx64 "  CPU %016" PRIx64 "  engine %016" PRIx64 "\n", what, start, cpu, engine);
+    return 1;
+}
+
+static unsigned compare_regs(const struct stream *s, const struct stream_result *a, const struct stream_result *b, bool print)
+{
+    uint64_t mask = s->compat ? 0xffffffff : ~0ULL;
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < (s->compat ? 8 : 16); i++) {
+        if ((a->end.regs.gpr[i] ^ b->end.regs.gpr[i]) & mask)
+            n += print ? differ(reg_names[i], s->start.regs.gpr[i], a->end.regs.gpr[i], b->end.regs.gpr[i]) : 1;
+    }
+    if ((a->end.regs.rip ^ b->end.regs.rip) & mask)
+        n += print ? differ("rip", s->start.regs.rip, a->end.regs.rip, b->end.regs.rip) : 1;
+    if ((a->end.regs.rflags ^ b->end.regs.rflags) & CMP_RFLAGS)
+        n += print ? differ("rflags", s->start.regs.rflags, a->end.regs.rflags, b->end.regs.rflags) : 1;
+    return n;
+}
+
+static unsigned compare_fault(const struct stream_result *a, const struct stream_result *b, bool print)
+{
+    /* The host's kernel says "present" for all addresses of its own half, to hide what is there. */
+    uint64_t hidden = a->vector == 14 && a->cr2 >> 63 ? 1 : 0;
+    unsigned n = 0;
+
+    if (a->vector != b->vector)
+        n += print ? differ("vector", 0, a->vector, b->vector) : 1;
+    else if (a->vector == 14 && a->cr2 != b->cr2)
+        n += print ? differ("cr2", 0, a->cr2, b->cr2) : 1;
+    else if ((a->vector == 14 || a->vector == 13 || a->vector == 12 || a->vector == 17) &&
+             (a->error ^ b->error) & ~hidden)
+        n += print ? differ("error", 0, a->error, b->error) : 1;
+    return n;
+}
+
+/* What of the XSAVE area a program sees: not the x87 pointers (bytes 6..23; tests/guest has those), not the header. */
+static void normalise_xsave(uint8_t *x, bool compat)
+{
+    uint64_t bv;
+
+    memcpy(&bv, x + 512, 8);
+    if (bv != 0) { /* an engine's image: components in their initial state */
+        if (!(bv & 1)) {
+            memset(x, 0, 24);
+            memset(x + 32, 0, 128);
+            x[0] = 0x7f;
+            x[1] = 0x03;
+        }
+        if (!(bv & 2))
+            memset(x + 160, 0, 256);
+        if (!(bv & 4))
+            memset(x + 576, 0, 256);
+    }
+    memset(x + 6, 0, 18);
+    memset(x + 28, 0, 4);
+    memset(x + 416, 0, 160);
+    for (unsigned i = 0; i < 8; i++)
+        memset(x + 32 + 16 * i + 10, 0, 6);
+    if (compat) {
+        memset(x + 160 + 128, 0, 128);
+        memset(x + 576 + 128, 0, 128);
+    }
+}
+
+static unsigned compare_bytes(const char *what, const uint8_t *start, const uint8_t *a, const uint8_t *b, unsigned len,
+                              bool print)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < len; i += 8) {
+        uint64_t was, x, y;
+        char name[32];
+
+        memcpy(&x, a + i, 8);
+        memcpy(&y, b + i, 8);
+        memcpy(&was, start + i, 8);
+        if (x == y)
+            continue;
+        snprintf(name, sizeof(name), "%s+%x", what, i);
+        n += print ? differ(name, was, x, y) : 1;
+    }
+    return n;
+}
+
+static unsigned compare(const struct stream *s, struct stream_result *a, struct stream_result *b, bool print)
+{
+    static uint8_t start[STREAM_DATA_SIZE];
+    unsigned n = compare_fault(a, b, print) + compare_regs(s, a, b, print);
+
+    normalise_xsave(a->end.xsave, s->compat);
+    normalise_xsave(b->end.xsave, s->compat);
+    n += compare_bytes("xsave", s->start.xsave, a->end.xsave, b->end.xsave, STREAM_XSAVE_SIZE, print);
+    stream_fill_data(s->data_seed, start, STREAM_DATA_SIZE);
+    n += compare_bytes("data", start, a->data, b->data, STREAM_DATA_RW, print);
+    return n;
+}
+
+/* The child: run streams from p->next on. */
+static void run_streams(const struct options *o, struct progress *p)
+{
+    struct stream_guest *g = stream_guest_new(o->ops);
+    static struct stream_result native, guest;
+    struct stream s;
+
+    stream_native_init();
+    for (; p->next < o->first + o->count && p->failures < CMP_FAILURES_MAX; p->next++) {
+        stream_make(o->seed, p->next, &s);
+        if (o->verbose) {
+            printf("stream %" PRIu64 "%s\n", p->next, s.compat ? " (32-bit)" : "");
+            print_stream(&s);
+            fflush(stdout);
+        }
+        stream_native_run(&s, &native);
+        stream_guest_run(g, &s, &guest);
+        p->vectors[native.vector & 31]++;
+        if (compare(&s, &native, &guest, false) == 0)
+            continue;
+        p->failures++;
+        printf("stream %" PRIu64 " of seed %" PRIu64 "%s differs:\n", p->next, o->seed, s.compat ? " (32-bit)" : "");
+        print_stream(&s);
+        printf("  CPU: vector %u at %" PRIx64 "; engine: vector %u at %" PRIx64 "\n", native.vector,
+               native.end.regs.rip, guest.vector, guest.end.regs.rip);
+        compare(&s, &native, &guest, true);
+        fflush(stdout);
+    }
+    stream_guest_free(g);
+}
+
+static int parse(int argc, char **argv, struct options *o)
+{
+    static const struct option options[] = {
+        { "engine", required_argument, NULL, 'e' }, { "seed", required_argument, NULL, 's' },
+        { "count", required_argument, NULL, 'c' },  { "first", required_argument, NULL, 'f' },
+        { "verbose", no_argument, NULL, 'v' },      { 0 },
+    };
+    int c;
+
+    *o = (struct options){ .ops = &cpu_interp_ops, .seed = 20261121, .count = 100000 };
+    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        switch (c) {
+        case 'e':
+            if (strcmp(optarg, "kvm") == 0)
+                o->ops = &cpu_kvm_ops;
+            else if (strcmp(optarg, "interp") != 0)
+                return -1;
+            break;
+        case 's':
+            o->seed = strtoull(optarg, NULL, 0);
+            break;
+        case 'c':
+            o->count = strtoull(optarg, NULL, 0);
+            break;
+        case 'f':
+            o->first = strtoull(optarg, NULL, 0);
+            break;
+        case 'v':
+            o->verbose = true;
+            break;
+        default:
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct progress *p = mmap(NULL, sizeof(*p), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    uint64_t skipped = 0;
+    struct options o;
+    int status = 0;
+
+    if (parse(argc, argv, &o) < 0 || p == MAP_FAILED) {
+        fprintf(stderr, "usage: stream [--engine interp|kvm] [--seed N] [--count N] [--first N] [--verbose]\n");
+        return 2;
+    }
+    p->next = o.first;
+    while (p->next < o.first + o.count && p->failures < CMP_FAILURES_MAX) {
+        pid_t pid;
+
+        fflush(stdout);
+        pid = fork();
+        if (pid == 0) {
+            run_streams(&o, p);
+            fflush(stdout);
+            _exit(0);
+        }
+        waitpid(pid, &status, 0);
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+            return 77;
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+            printf("stream %" PRIu64 ": the test process ended with status 0x%x; skipped\n", p->next, (unsigned)status);
+            skipped++;
+            p->next++;
+        }
+    }
+    printf("%s: %" PRIu64 " streams of seed %" PRIu64 ", %" PRIu64 " differences, %" PRIu64 " skipped; ends by vector:",
+           o.ops->name, p->next - o.first, o.seed, p->failures, skipped);
+    for (unsigned i = 0; i < 32; i++) {
+        if (p->vectors[i])
+            printf(" %u:%" PRIu64, i, p->vectors[i]);
+    }
+    printf("\n");
+    /* Skips come from streams that write at random; more than one in a thousand means that something else is wrong. */
+    return p->failures == 0 && skipped * 1000 <= o.count ? 0 : 1;
+}

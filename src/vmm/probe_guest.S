@@ -225,7 +225,6 @@ long_mode:
     hlt
     jmp 3b
 
-    .globl vmm_probe_speed
 speed:
     movl $1, %r9d
     movl $PROBE_SPEED_ROUNDS, %r8d

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 
+#include "cpu/bt/copy.h"
 #include "cpu/bt/fp_priv.h"
 
 void bt_fp_load(struct bt_vcpu *c)
@@ -109,7 +110,7 @@ void bt_fp_get_state(struct bt_vcpu *c, void *buf, unsigned size)
 {
     bt_fp_save(c);
     bt_fp_normalise(c);
-    memset(buf, 0, size);
+    bt_zero(buf, size);
     memcpy(buf, c->xsave, MIN(size, (unsigned)FP_OFF_YMM_END));
     if (!c->stubs->xmask && size >= FP_OFF_HEADER + 8)
         store_le64((uint8_t *)buf + FP_OFF_HEADER, FP_X87 | FP_SSE);
@@ -122,7 +123,7 @@ int bt_fp_set_state(struct bt_vcpu *c, const void *buf, unsigned size)
 
     if (size < FP_OFF_YMM)
         return -EINVAL;
-    memset(img, 0, sizeof(img));
+    bt_zero(img, sizeof(img));
     memcpy(img, buf, MIN(size, (unsigned)sizeof(img)));
     bv = load_le64(img + FP_OFF_HEADER);
     if ((bv & ~(uint64_t)(FP_X87 | FP_SSE | FP_AVX)) != 0 || load_le64(img + FP_OFF_HEADER + 8) != 0 ||

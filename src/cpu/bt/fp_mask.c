@@ -93,9 +93,11 @@ enum bt_next bt_fp_vmask_ld(struct bt_vcpu *c, const struct bt_op *op)
     fp_gate(c, FP_KIND_AVX);
     p = fp_whole(c, op, false, &lin, &e);
     if (!p) {
-        uint8_t data[32] = { 0 };
+        uint8_t data[32];
 
         set = fp_mask_of(c, op->x[3], false, size, op->msize);
+        for (unsigned i = 0; i < 32; i += 8)
+            store_le64(data + i, 0);
         for (unsigned i = 0; i < op->msize / size; i++)
             if (set & BIT(i))
                 fp_ld_element(c, fp_element_lin(c, op, i * size, size, BT_ACC_READ), data + i * size, size, op->seg);

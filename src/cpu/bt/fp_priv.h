@@ -30,6 +30,7 @@ struct bt_stubs {
     bool sha_unaligned;            /* SHA instructions take unaligned operands */
     bool xsave_ptrs;               /* FXSAVE and XSAVE write the x87 pointers always (else only while ES is set) */
     bool fdp_excptn_only;          /* the data pointer is updated by unmasked exceptions only */
+    bool fop_excptn_only;          /* the opcode is updated by unmasked exceptions only */
     bool zero_fcs;                 /* the selectors of the x87 pointers are saved as 0 */
     uint32_t index[FP_INDEX_SIZE]; /* hash table of slots, 0 = empty */
 };
@@ -78,7 +79,7 @@ enum {
 
 /* Raise what the CPU state demands for kind; called when a gate found that it is not simply usable. */
 _Noreturn void bt_fp_gate_fail(struct bt_vcpu *c, enum fp_kind kind);
-/* The stub trapped: raise #MF, or #XM or #UD. */
+/* The stub trapped with this vector: raise #MF, #XM (or #UD in its place), #UD or #GP(0). */
 _Noreturn void bt_fp_trap(struct bt_vcpu *c, unsigned vector);
 /* The memory operand at lin is not aligned: raise #GP(0) unless MXCSR.MM allows it. */
 void bt_fp_misaligned(struct bt_vcpu *c, const struct bt_op *op);
@@ -247,6 +248,15 @@ static ALWAYS_INLINE void fp_run(struct bt_vcpu *c, uintptr_t stub, void *mem)
     fp_done(c);
     if (UNLIKELY(err))
         bt_fp_trap(c, err);
+}
+
+/* Copy n bytes upwards. For code that runs while guest state is live: a compiler may turn a loop into a call of libc.
+ */
+static ALWAYS_INLINE void fp_move(void *to, const void *from, unsigned n)
+{
+    unsigned long count = n;
+
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(count)::"memory");
 }
 
 /* Pointer to the operand of a load. wait: a pending x87 exception comes before faults of the access. */

@@ -1,5 +1,8 @@
-/* The process's SIGFPE handler: a host floating-point trap inside a stub becomes a return from that stub with the
- * vector in rsi; traps elsewhere go to the handler that was there before.
+/* The process's handler of SIGFPE, SIGILL and SIGSEGV: a host trap inside a stub becomes a return from that stub with
+ * the vector in rsi; traps elsewhere go to the handler that was there before.
+ *
+ * SIGFPE is in the nature of stubs. The other two are a second line: an instruction that this host lacks, or an operand
+ * that it wants aligned although the binder did not know, must be the guest's exception, never the end of the VMM.
  *
  * The kernel delivers the signal with a clean FPU and puts the guest's live state back on return, so the handler may do
  * what it likes. The handler and its table are the one global thing of this folder: signal dispositions belong to the
@@ -18,9 +21,11 @@
 /* check: allow(globals:fp_regions) a signal handler has no argument of ours */
 static _Atomic uintptr_t fp_regions[FP_REGIONS_MAX];
 /* check: allow(globals:fp_previous) the disposition that it replaced is as much the process's as its own */
-static struct sigaction fp_previous;
+static struct sigaction fp_previous[3];
 /* check: allow(globals:fp_lock) guards the two above while the handler is installed */
 static _Atomic int fp_lock;
+
+static const int fp_signals[3] = { SIGFPE, SIGILL, SIGSEGV };
 
 int bt_fp_signal_add(uintptr_t base, uintptr_t size)
 {
@@ -56,42 +61,56 @@ static uintptr_t fp_region_of(uintptr_t pc)
     return 0;
 }
 
-static void fp_on_sigfpe(int sig, siginfo_t *info, void *context)
+/* Not ours: what would have happened without us. */
+static void fp_chain(int sig, siginfo_t *info, void *context)
+{
+    const struct sigaction *old = &fp_previous[sig == SIGFPE ? 0 : sig == SIGILL ? 1 : 2];
+
+    if (old->sa_flags & SA_SIGINFO)
+        old->sa_sigaction(sig, info, context);
+    else if (old->sa_handler == SIG_DFL || old->sa_handler == SIG_IGN)
+        /* A program error: let it happen again with the default action. */
+        (void)sigaction(sig, &(struct sigaction){ .sa_handler = SIG_DFL }, NULL);
+    else
+        old->sa_handler(sig);
+}
+
+static void fp_on_trap(int sig, siginfo_t *info, void *context)
 {
     ucontext_t *uc = context;
     greg_t *g = uc->uc_mcontext.gregs;
     uintptr_t base = fp_region_of((uintptr_t)g[REG_RIP]);
+    greg_t vector = g[REG_TRAPNO];
 
-    if (base != 0) {
-        g[REG_RSI] = g[REG_TRAPNO] == BT_XM ? BT_XM : BT_MF;
-        g[REG_RIP] = (greg_t)(base + FP_SLOT * FP_SLOT_RET);
+    if (base == 0 || (vector != BT_MF && vector != BT_XM && vector != BT_UD && vector != BT_GP)) {
+        fp_chain(sig, info, context);
         return;
     }
-    if (fp_previous.sa_flags & SA_SIGINFO) {
-        fp_previous.sa_sigaction(sig, info, context);
-    } else if (fp_previous.sa_handler == SIG_DFL || fp_previous.sa_handler == SIG_IGN) {
-        /* A program error: let it happen again with the default action. */
-        (void)sigaction(sig, &(struct sigaction){ .sa_handler = SIG_DFL }, NULL);
-    } else {
-        fp_previous.sa_handler(sig);
-    }
+    g[REG_RSI] = vector;
+    g[REG_RIP] = (greg_t)(base + FP_SLOT * FP_SLOT_RET);
+}
+
+static int fp_install(unsigned i)
+{
+    struct sigaction sa = { .sa_sigaction = fp_on_trap, .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK }, now;
+
+    sigemptyset(&sa.sa_mask);
+    if (sigaction(fp_signals[i], NULL, &now) < 0)
+        return -errno;
+    if ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == fp_on_trap)
+        return 0;
+    fp_previous[i] = now;
+    return sigaction(fp_signals[i], &sa, NULL) < 0 ? -errno : 0;
 }
 
 int bt_fp_init_process(void)
 {
-    struct sigaction sa = { .sa_sigaction = fp_on_sigfpe, .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK }, now;
     int r = 0;
 
-    sigemptyset(&sa.sa_mask);
     while (atomic_exchange(&fp_lock, 1) != 0) /* another thread is in the few lines below */
         ;
-    if (sigaction(SIGFPE, NULL, &now) < 0) {
-        r = -errno;
-    } else if (!(now.sa_flags & SA_SIGINFO) || now.sa_sigaction != fp_on_sigfpe) {
-        fp_previous = now;
-        if (sigaction(SIGFPE, &sa, NULL) < 0)
-            r = -errno;
-    }
+    for (unsigned i = 0; i < ARRAY_SIZE(fp_signals) && r == 0; i++)
+        r = fp_install(i);
     atomic_store(&fp_lock, 0);
     return r;
 }

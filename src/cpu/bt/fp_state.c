@@ -83,7 +83,7 @@ void bt_fp_put_pointers(struct bt_vcpu *c, uint8_t *img, bool wide)
     bool es = (load_le16(img + FP_OFF_FSW) & FP_FSW_ES) != 0, show = es || s->xsave_ptrs;
     uint64_t fip = show ? c->fp.fip : 0, fdp = show && (es || !s->fdp_excptn_only) ? c->fp.fdp : 0;
 
-    store_le16(img + FP_OFF_FOP, show ? c->fp.fop : 0);
+    store_le16(img + FP_OFF_FOP, es || (show && !s->fop_excptn_only) ? c->fp.fop : 0);
     if (!wide) {
         fip = (uint32_t)fip | (uint64_t)(show && !s->zero_fcs ? c->fp.fcs : 0) << 32;
         fdp = (uint32_t)fdp | (uint64_t)(show && !s->zero_fcs ? c->fp.fds : 0) << 32;
@@ -163,7 +163,9 @@ void bt_fp_gate_fail(struct bt_vcpu *c, enum fp_kind kind)
  * that #MF comes in both cases. */
 void bt_fp_trap(struct bt_vcpu *c, unsigned vector)
 {
-    if (vector == BT_XM && !(c->cr4 & FP_CR4_OSXMMEXCPT))
+    if (vector == BT_GP)
+        bt_gp(c, 0);
+    if (vector == BT_UD || (vector == BT_XM && !(c->cr4 & FP_CR4_OSXMMEXCPT)))
         bt_ud(c);
     bt_raise(c, vector == BT_XM ? BT_XM : BT_MF);
 }

@@ -35,7 +35,7 @@ static void stubs_probe_host(struct bt_stubs *s)
     memcpy(vendor + 4, &d, 4);
     memcpy(vendor + 8, &c, 4);
     s->sha_unaligned = memcmp(vendor, amd, 12) == 0 || memcmp(vendor, hygon, 12) == 0;
-    s->xsave_ptrs = !s->sha_unaligned;
+    s->xsave_ptrs = s->fop_excptn_only = !s->sha_unaligned;
     if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
         s->fdp_excptn_only = (b & BIT(6)) != 0;
         s->zero_fcs = (b & BIT(13)) != 0;

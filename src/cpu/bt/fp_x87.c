@@ -111,21 +111,25 @@ static bool fp_real(const struct bt_vcpu *c)
 static void fp_env_out(struct bt_vcpu *c, const struct bt_op *op, uint8_t *env)
 {
     uint32_t cs = c->stubs->zero_fcs ? 0 : c->fp.fcs, ds = c->stubs->zero_fcs ? 0 : c->fp.fds;
-    uint32_t ip = (uint32_t)c->fp.fip, dp = (uint32_t)c->fp.fdp, ipl, dpl;
+    uint32_t ip = (uint32_t)c->fp.fip, dp = (uint32_t)c->fp.fdp, fop = c->fp.fop, ipl, dpl;
 
-    if (c->stubs->fdp_excptn_only && !(load_le16(env + 4) & FP_FSW_ES))
-        dp = 0;
+    if (!(load_le16(env + 4) & FP_FSW_ES)) {
+        if (c->stubs->fdp_excptn_only)
+            dp = 0;
+        if (c->stubs->fop_excptn_only)
+            fop = 0;
+    }
     ipl = ip + ((uint32_t)c->fp.fcs << 4);
     dpl = dp + ((uint32_t)c->fp.fds << 4);
     if (op->osize != 2) {
         if (fp_real(c)) {
             store_le32(env + 12, 0xffff0000U | (ipl & 0xffff));
-            store_le32(env + 16, (ipl >> 16) << 12 | c->fp.fop);
+            store_le32(env + 16, (ipl >> 16) << 12 | fop);
             store_le32(env + 20, 0xffff0000U | (dpl & 0xffff));
             store_le32(env + 24, (dpl >> 16) << 12);
         } else {
             store_le32(env + 12, ip);
-            store_le32(env + 16, cs | (uint32_t)c->fp.fop << 16);
+            store_le32(env + 16, cs | fop << 16);
             store_le32(env + 20, dp);
             store_le32(env + 24, 0xffff0000U | ds);
         }
@@ -135,7 +139,7 @@ static void fp_env_out(struct bt_vcpu *c, const struct bt_op *op, uint8_t *env)
     store_le16(env + 4, load_le16(env + 8));
     if (fp_real(c)) {
         store_le16(env + 6, (uint16_t)ipl);
-        store_le16(env + 8, (uint16_t)((ipl >> 16) << 12 | c->fp.fop));
+        store_le16(env + 8, (uint16_t)((ipl >> 16) << 12 | fop));
         store_le16(env + 10, (uint16_t)dpl);
         store_le16(env + 12, (uint16_t)((dpl >> 16) << 12));
     } else {
@@ -185,8 +189,7 @@ enum bt_next bt_fp_fnstenv(struct bt_vcpu *c, const struct bt_op *op)
     fp_env_out(c, op, img);
     if (save) {
         if (n != FP_ENV32) /* the regions overlap, the destination is lower */
-            for (unsigned i = 0; i < FP_ST_BYTES; i++)
-                img[n + i] = img[FP_ENV32 + i];
+            fp_move(img + n, img + FP_ENV32, FP_ST_BYTES);
         fp_forget_pointers(c);
     }
     bt_fp_write_block(c, op, lin, img, size);
@@ -205,8 +208,7 @@ enum bt_next bt_fp_fldenv(struct bt_vcpu *c, const struct bt_op *op)
     bt_fp_read_block(c, op, bt_op_lin(c, op, size, BT_ACC_READ), in, size);
     fp_env_in(c, op, in, c->scratch);
     if (restore)
-        for (unsigned i = 0; i < FP_ST_BYTES; i++)
-            c->scratch[FP_ENV32 + i] = in[n + i];
+        fp_move(c->scratch + FP_ENV32, in + n, FP_ST_BYTES);
     fp_run(c, op->aux, c->scratch);
     return BT_NEXT;
 }

@@ -30,11 +30,11 @@ static void fp_copy(uint8_t *to, const uint8_t *from, unsigned off, unsigned len
         store_le64(to + i, load_le64(from + i));
 }
 
-static void fp_put_pieces(struct bt_vcpu *c, const struct bt_op *op, uint64_t lin, const uint8_t *img,
+/* Write pieces of the area. Like the CPU, demand that all of its size bytes can be written. */
+static void fp_put_pieces(struct bt_vcpu *c, const struct bt_op *op, uint64_t lin, unsigned size, const uint8_t *img,
                           const struct fp_piece *pieces, unsigned n)
 {
-    for (unsigned i = 0; i < n; i++)
-        bt_fp_probe_block(c, op, lin + pieces[i].off, pieces[i].len);
+    bt_fp_probe_block(c, op, lin, size);
     for (unsigned i = 0; i < n; i++)
         bt_fp_write_block(c, op, lin + pieces[i].off, img + pieces[i].off, pieces[i].len);
 }
@@ -60,7 +60,7 @@ enum bt_next bt_fp_fxsave(struct bt_vcpu *c, const struct bt_op *op)
     bt_fp_put_pointers(c, img, op->x[1] != 0);
     if (!fp_fast(c, op))
         piece.len = (uint16_t)(FP_OFF_XMM + 16 * fp_nregs(op));
-    fp_put_pieces(c, op, lin, img, &piece, 1);
+    fp_put_pieces(c, op, lin, 512, img, &piece, 1);
     return BT_NEXT;
 }
 
@@ -84,7 +84,7 @@ enum bt_next bt_fp_fxrstor(struct bt_vcpu *c, const struct bt_op *op)
 
     fp_gate(c, FP_KIND_X87);
     lin = fp_area_lin(c, op, 512, 16, BT_ACC_READ);
-    bt_fp_read_block(c, op, lin, img, FP_OFF_XMM_END);
+    bt_fp_read_block(c, op, lin, img, FP_OFF_HEADER);
     if (load_le32(img + FP_OFF_MXCSR) & ~c->stubs->mxcsr_mask)
         bt_gp(c, 0);
     bt_fp_save(c);
@@ -157,7 +157,7 @@ enum bt_next bt_fp_xsave(struct bt_vcpu *c, const struct bt_op *op)
     if (write & FP_AVX)
         pieces[n++] = (struct fp_piece){ FP_OFF_YMM, (uint16_t)(16 * regs) };
     pieces[n++] = (struct fp_piece){ FP_OFF_HEADER, op->x[2] == FP_XSAVEC ? 16 : 8 };
-    fp_put_pieces(c, op, lin, img, pieces, n);
+    fp_put_pieces(c, op, lin, fp_area_size(rfbm), img, pieces, n);
     return BT_NEXT;
 }
 
@@ -210,13 +210,12 @@ enum bt_next bt_fp_xrstor(struct bt_vcpu *c, const struct bt_op *op)
 
     fp_gate_xsave(c);
     rfbm = fp_rfbm(c);
-    lin = fp_area_lin(c, op, fp_area_size(rfbm), 64, BT_ACC_READ);
+    lin = fp_area_lin(c, op, FP_OFF_YMM, 64, BT_ACC_READ);
     bt_fp_read_block(c, op, lin + FP_OFF_HEADER, img + FP_OFF_HEADER, 64);
     compact = fp_check_header(c, img);
     bv = load_le64(img + FP_OFF_HEADER) & rfbm;
-    bt_fp_read_block(c, op, lin, img, FP_OFF_XMM_END);
-    if (bv & FP_AVX)
-        bt_fp_read_block(c, op, lin + FP_OFF_YMM, img + FP_OFF_YMM, 16 * regs);
+    /* A compacted area ends with the last component that it holds. */
+    bt_fp_read_block(c, op, lin, img, fp_area_size(compact ? bv : rfbm));
     set_mxcsr = compact ? rfbm & FP_SSE : rfbm & (FP_SSE | FP_AVX);
     if (!compact || (bv & FP_SSE))
         mxcsr = load_le32(img + FP_OFF_MXCSR);

@@ -11,15 +11,19 @@
 #include "hw/irq.h"
 #include "hw/time.h"
 
+struct hw_timer {
+    uint64_t at_ns; /* 0: disarmed */
+    void (*cb)(void *opaque);
+    void *opaque;
+};
+
 struct fake {
     struct bus *pio;
     bool level[24];
     unsigned edges[24]; /* rising */
     uint64_t mono_ns, utc_ns;
-    struct hw_timer *timer; /* the only one */
-    uint64_t timer_at_ns;
-    void (*timer_cb)(void *opaque);
-    void *timer_opaque;
+    unsigned n_timers;
+    struct hw_timer timers[4];
 };
 
 static inline void fake_irq_set(void *opaque, unsigned gsi, bool level)
@@ -50,24 +54,22 @@ static inline int fake_timer_new(void *opaque, void (*cb)(void *cb_opaque), void
 {
     struct fake *f = opaque;
 
-    if (f->timer)
+    if (f->n_timers == ARRAY_SIZE(f->timers))
         return -ENOSPC;
-    f->timer_cb = cb;
-    f->timer_opaque = cb_opaque;
-    f->timer = (struct hw_timer *)f;
-    *ret_timer = f->timer;
+    f->timers[f->n_timers] = (struct hw_timer){ .cb = cb, .opaque = cb_opaque };
+    *ret_timer = &f->timers[f->n_timers++];
     return 0;
 }
 
 static inline void fake_timer_set(struct hw_timer *t, uint64_t at_ns)
 {
-    ((struct fake *)t)->timer_at_ns = at_ns;
+    t->at_ns = at_ns;
 }
 
 static inline void fake_timer_free(struct hw_timer *t)
 {
     if (t)
-        ((struct fake *)t)->timer = NULL;
+        t->at_ns = 0;
 }
 
 static const struct hw_time_ops fake_time_ops = { .mono_ns = fake_mono_ns,
@@ -81,19 +83,34 @@ static inline struct hw_time fake_time(struct fake *f)
     return (struct hw_time){ .ops = &fake_time_ops, .opaque = f };
 }
 
-/* Let ns pass; the timer fires where it is due, at its time. Returns how often it fired. */
+/* The armed timer that is due first and no later than at end. */
+static inline struct hw_timer *fake_due(struct fake *f, uint64_t end)
+{
+    struct hw_timer *due = NULL;
+
+    for (unsigned i = 0; i < f->n_timers; i++) {
+        struct hw_timer *t = &f->timers[i];
+
+        if (t->at_ns && t->at_ns <= end && (!due || t->at_ns < due->at_ns))
+            due = t;
+    }
+    return due;
+}
+
+/* Let ns pass; timers fire where they are due, at their times. Returns how many fired. */
 static inline unsigned fake_pass(struct fake *f, uint64_t ns)
 {
     uint64_t end = f->mono_ns + ns;
+    struct hw_timer *t;
     unsigned fired = 0;
 
-    while (f->timer_at_ns && f->timer_at_ns <= end) {
-        uint64_t step = f->timer_at_ns > f->mono_ns ? f->timer_at_ns - f->mono_ns : 0;
+    while ((t = fake_due(f, end))) {
+        uint64_t step = t->at_ns > f->mono_ns ? t->at_ns - f->mono_ns : 0;
 
         f->mono_ns += step;
         f->utc_ns += step;
-        f->timer_at_ns = 0;
-        f->timer_cb(f->timer_opaque);
+        t->at_ns = 0;
+        t->cb(t->opaque);
         fired++;
     }
     f->utc_ns += end - f->mono_ns;

@@ -247,10 +247,10 @@ static void test_pm_timer(void **state)
     assert_int_equal(fake_in(f, PM + 8, 4), 0);
     fake_pass(f, 1000000000);
     assert_int_equal(fake_in(f, PM + 8, 4), 3579545);
-    assert_int_equal(f->timer_at_ns, 0); /* nobody waits for the overflow */
+    assert_int_equal(f->timers[0].at_ns, 0); /* nobody waits for the overflow */
     assert_int_equal(fake_in(f, PM, 2), 0);
     fake_out(f, PM + 2, 0x0001, 2);
-    assert_true(f->timer_at_ns > 599000000000 && f->timer_at_ns < 600000000000); /* 2^31 ticks */
+    assert_true(f->timers[0].at_ns > 599000000000 && f->timers[0].at_ns < 600000000000); /* 2^31 ticks */
     assert_int_equal(fake_pass(f, 600000000000), 1);
     assert_true(f->level[9]);
     assert_int_equal(fake_in(f, PM, 2), 0x0001);

@@ -125,7 +125,7 @@ static void test_update_interrupt(void **state)
     struct fixture *x = *state;
     struct fake *f = &x->fake;
 
-    assert_int_equal(f->timer_at_ns, 0);
+    assert_int_equal(f->timers[0].at_ns, 0);
     fake_pass(f, 3 * S);
     assert_int_equal(get(f, 12), 0x70); /* update, alarm (0:00:00) and periodic flag, but no interrupt */
     assert_int_equal(f->edges[8], 0);
@@ -173,7 +173,7 @@ static void test_alarm(void **state)
     assert_true(f->level[8]);
     get(f, 12);
     set(f, 1, 0x7f); /* no such second */
-    assert_int_equal(f->timer_at_ns, 0);
+    assert_int_equal(f->timers[0].at_ns, 0);
     assert_int_equal(fake_pass(f, 86400 * S), 0);
     assert_int_equal(get(f, 12) & 0x20, 0);
     set(f, 11, 0x00); /* 12 hours: 11 PM */
@@ -207,7 +207,7 @@ static void test_periodic(void **state)
     assert_in_range(seen, 999, 1000);
     set(f, 10, 0x20); /* off */
     get(f, 12);
-    assert_int_equal(f->timer_at_ns, 0);
+    assert_int_equal(f->timers[0].at_ns, 0);
 }
 
 static void test_clock_set_back(void **state)

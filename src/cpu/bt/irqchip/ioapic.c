@@ -29,9 +29,9 @@ static int ioapic_serve(struct bt_irqchip *chip, unsigned pin)
     m.level = (e & REDIR_LEVEL) != 0;
     m.dest = (uint32_t)(e >> 56) | (uint32_t)(e >> 49 & 0x7f) << 8;
     m.broadcast = m.dest == 0xff;
-    /* INIT from a pin is edge-triggered always; ExtINT pins are not connected to the PIC here (LINT0 is). */
+    /* ExtINT pins are not connected to the PIC here (LINT0 is). */
     r = bt_msg_send(chip, &m);
-    if (m.level && r >= 0 && (m.mode == APIC_FIXED || m.mode == APIC_LOWEST))
+    if (m.level && r >= 0) /* where nobody took it, it is tried again */
         chip->ioapic.redir[pin] |= REDIR_REMOTE_IRR;
     return r;
 }

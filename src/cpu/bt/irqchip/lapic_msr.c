@@ -35,9 +35,11 @@ static void lapic_set_base(struct bt_lapic *l, uint64_t value)
 
 static bool lapic_write_base(struct bt_lapic *l, uint64_t value, bool host)
 {
-    uint64_t old = lapic_base(l), known = APIC_BASE_BSP | APIC_BASE_EXTD | APIC_BASE_EN | (l->c->phys_mask & ~0xfffULL);
+    uint64_t old = lapic_base(l), known = APIC_BASE_BSP | APIC_BASE_EXTD | APIC_BASE_EN;
     bool en = (value & APIC_BASE_EN) != 0, extd = (value & APIC_BASE_EXTD) != 0;
 
+    /* A state transfer may come before CPUID says how wide addresses are. */
+    known |= host ? BITS64(51, 12) : l->c->phys_mask & ~0xfffULL;
     if ((value & ~known) != 0 || (extd && !en))
         return false;
     if (!host) {

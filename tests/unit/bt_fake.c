@@ -128,7 +128,9 @@ void bt_probe_write(struct bt_vcpu *c, unsigned ctx, uint64_t lin, unsigned size
 
 void *bt_lock_ptr(struct bt_vcpu *c, unsigned ctx, uint64_t lin, unsigned size, unsigned seg)
 {
-    return NULL; /* page-crossing or not mapped: only reached where the TLB does not hit */
+    const struct bt_tlbe *e = bt_tlbe(c, ctx, lin);
+
+    return bt_page_hit(e->tag_w, lin, size) ? (void *)(uintptr_t)(lin + e->add) : NULL;
 }
 
 void bt_split_lock(struct bt_vm *vm)

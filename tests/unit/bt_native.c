@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
-enum { CODE_BYTES = 4096, LANDING_BYTES = 13 };
+enum { CODE_BYTES = 4096 };
 
 static const int signals[] = { SIGFPE, SIGILL, SIGSEGV, SIGBUS };
 
@@ -53,9 +53,11 @@ static unsigned put_mov(struct bt_native *n, unsigned at, uint8_t opcode, unsign
 static unsigned put_prologue(struct bt_native *n)
 {
     static const uint8_t save[] = { 0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57 };
+    static const uint8_t data_segments[] = { 0xb8, 0x2b, 0, 0, 0, 0x8e, 0xd8, 0x8e, 0xc0 };
     unsigned at = put(n, 0, save, sizeof(save));
 
     at = put_rip(n, at, (uint8_t[]){ 0x48, 0x89, 0x25 }, 3, OFF(host_rsp), 0);
+    at = put(n, at, data_segments, sizeof(data_segments));
     at = put_rip(n, at, (uint8_t[]){ 0xff, 0x35 }, 2, OFF(rflags), 0);
     at = put(n, at, (uint8_t[]){ 0x9d }, 1);
     for (unsigned reg = 0; reg < 16; reg++)
@@ -84,6 +86,7 @@ static void on_signal(int sig, siginfo_t *info, void *context)
     if (rip - code >= CODE_BYTES)
         abort(); /* not ours */
     the_native->signal = sig;
+    u->uc_mcontext.gregs[REG_CSGSFS] = (u->uc_mcontext.gregs[REG_CSGSFS] & ~0xffffLL) | 0x33;
     u->uc_mcontext.gregs[REG_RIP] = (greg_t)(code + the_native->epilogue);
 }
 
@@ -95,7 +98,8 @@ struct bt_native *bt_native_new(void)
 
     if (!n)
         return NULL;
-    n->code = mmap(NULL, 2 * CODE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    n->code = mmap(NULL, 2 * CODE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC, 
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
     n->stack = malloc(st.ss_size);
     if (n->code == MAP_FAILED || !n->stack) {
         free(n->stack);
@@ -121,11 +125,32 @@ void bt_native_free(struct bt_native *n)
     free(n);
 }
 
-int bt_native_load(struct bt_native *n, const uint8_t *bytes, unsigned len)
+/* Far jump into 32-bit code, the instruction, far jump back. */
+static void load32(struct bt_native *n, const uint8_t *bytes, unsigned len)
+{
+    struct bt_native_state *live = (void *)(n->code + CODE_BYTES);
+    unsigned at = put_rip(n, n->prologue, (uint8_t[]){ 0xff, 0x2d }, 2, OFF(far_ptr), 0);
+    uint32_t target = (uint32_t)(uintptr_t)(n->code + at + len + 7);
+
+    live->far_ptr.offset = (uint32_t)(uintptr_t)(n->code + at);
+    live->far_ptr.sel = 0x23;
+    at = put(n, at, bytes, len);
+    at = put(n, at, (uint8_t[]){ 0xea }, 1);
+    at = put(n, at, &target, 4);
+    at = put(n, at, (uint8_t[]){ 0x33, 0 }, 2);
+    put_epilogue(n, at);
+}
+
+int bt_native_load(struct bt_native *n, const uint8_t *bytes, unsigned len, unsigned bits)
 {
     static const uint8_t skip[] = { 0xeb, 11 }, one[] = { 1, 0, 0, 0 };
-    unsigned at = put(n, n->prologue, bytes, len), target;
+    unsigned at, target;
 
+    if (bits == 32) {
+        load32(n, bytes, len);
+        return 0;
+    }
+    at = put(n, n->prologue, bytes, len);
     /* Fall through: jump over the landing pad. */
     at = put(n, at, skip, 2);
     target = at;
@@ -141,6 +166,7 @@ int bt_native_run(struct bt_native *n, struct bt_native_state *s)
     void (*run)(void);
 
     memcpy(&run, &n->code, sizeof(run));
+    s->far_ptr = live->far_ptr;
     *live = *s;
     live->reached = 0;
     n->signal = 0;

@@ -18,9 +18,12 @@ static ALWAYS_INLINE bool bt_str_stepping(struct bt_vcpu *c)
     return UNLIKELY(atomic_load_explicit(&c->events, memory_order_relaxed) & BT_EV_STEP);
 }
 
+/* An interrupt request counts only while IF is set: it may wait for long. */
 static ALWAYS_INLINE bool bt_str_interrupted(struct bt_vcpu *c)
 {
-    return UNLIKELY(atomic_load_explicit(&c->events, memory_order_relaxed) != 0);
+    uint32_t ev = atomic_load_explicit(&c->events, memory_order_relaxed);
+
+    return UNLIKELY((c->rflags & BT_IF ? ev : ev & ~(uint32_t)BT_EV_IRQ) != 0);
 }
 
 /* How many of n elements from offset off in segment seg may be done without another segment check; the first one has

@@ -61,7 +61,8 @@ void bt_fake_reset(struct bt_fake *f, enum bt_mode mode)
     c->flat = 0x3f;
     c->stack_bits = mode == BT_MODE_64 ? 64 : mode == BT_MODE_32 ? 32 : 16;
     for (unsigned i = 0; i < 6; i++)
-        c->seg[i] = (struct bt_seg){ .limit = 0xffffffff, .type = 3, .s = 1, .present = 1, .sel = (uint16_t)(8 * i + 8) };
+        c->seg[i] =
+            (struct bt_seg){ .limit = 0xffffffff, .type = 3, .s = 1, .present = 1, .sel = (uint16_t)(8 * i + 8) };
     c->seg[BT_FS].sel = c->seg[BT_GS].sel = 0; /* as on the host */
     c->n_cpuid = 1;
     __cpuid(0, c->cpuid[0].eax, c->cpuid[0].ebx, c->cpuid[0].ecx, c->cpuid[0].edx);

@@ -1,5 +1,5 @@
-/* A bare vCPU for tests of instruction handlers: identity-mapped scratch memory behind the soft TLB, exceptions that come
- * back as values, and fakes of what the handlers call in other parts of the engine. */
+/* A bare vCPU for tests of instruction handlers: identity-mapped scratch memory behind the soft TLB, exceptions that
+ * come back as values, and fakes of what the handlers call in other parts of the engine. */
 #ifndef TESTS_BT_FAKE_H
 #define TESTS_BT_FAKE_H
 
@@ -21,7 +21,7 @@ struct bt_fake {
     int vector; /* of the last exception, -1: none */
     uint32_t error;
     unsigned writes_noted;
-    unsigned foreign; /* instructions that bt_bind_int did not want */
+    unsigned foreign;   /* instructions that bt_bind_int did not want */
     bool hide_features; /* bt_has_cpuid answers no to all */
 };
 

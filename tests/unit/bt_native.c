@@ -1,5 +1,5 @@
-/* See bt_native.h. Generated code: save the host's stack pointer and callee-saved registers, load flags and registers from
- * the state beside the code (RIP-relative), the instruction, store everything, return. */
+/* See bt_native.h. Generated code: save the host's stack pointer and callee-saved registers, load flags and registers
+ * from the state beside the code (RIP-relative), the instruction, store everything, return. */
 #include "bt_native.h"
 
 #include <stddef.h>
@@ -14,7 +14,7 @@ enum { CODE_BYTES = 4096 };
 static const int signals[] = { SIGFPE, SIGILL, SIGSEGV, SIGBUS };
 
 struct bt_native {
-    uint8_t *code; /* one page of code, one of state */
+    uint8_t *code;     /* one page of code, one of state */
     unsigned prologue; /* length */
     unsigned epilogue; /* offset of the code that stores the state */
     struct sigaction old[4];
@@ -98,8 +98,8 @@ struct bt_native *bt_native_new(void)
 
     if (!n)
         return NULL;
-    n->code = mmap(NULL, 2 * CODE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC, 
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+    n->code =
+        mmap(NULL, 2 * CODE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
     n->stack = malloc(st.ss_size);
     if (n->code == MAP_FAILED || !n->stack) {
         free(n->stack);

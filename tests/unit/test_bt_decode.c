@@ -1,5 +1,5 @@
-/* Translation of encodings into struct bt_op in all three modes, decoder modes and CPU model checks, and what truncated,
- * overlong and undefined bytes become. */
+/* Translation of encodings into struct bt_op in all three modes, decoder modes and CPU model checks, and what
+ * truncated, overlong and undefined bytes become. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -133,8 +133,8 @@ static void test_operands(void **state)
 /* Every proper prefix of an instruction asks for more and fills nothing in. */
 static void test_truncated(void **state)
 {
-    static const char *const whole[] = { "488b0511000000", "c70511000000aabbccdd", "48b81122334455667788",
-                                         "f0480fb10c25aabbccdd", "66f30fb8c0", "c4e2f8f2c0" };
+    static const char *const whole[] = { "488b0511000000",       "c70511000000aabbccdd", "48b81122334455667788",
+                                         "f0480fb10c25aabbccdd", "66f30fb8c0",           "c4e2f8f2c0" };
     struct bt_op op, empty;
     uint8_t b[15];
 
@@ -177,15 +177,38 @@ static void test_too_long(void **state)
 static void test_undefined(void **state)
 {
     static const char *const common[] = {
-        "0f0b", "0fff00", "0fb900", "0f04", "0f0a", "ffff", "f0ffc0", "f08b00", "f0833801", /* LOCK CMP */
+        "0f0b",
+        "0fff00",
+        "0fb900",
+        "0f04",
+        "0f0a",
+        "ffff",
+        "f0ffc0",
+        "f08b00",
+        "f0833801", /* LOCK CMP */
         "f00fa300", /* LOCK BT */
-        "f090", "8dc0", "0fc7c8", /* LEA and CMPXCHG8B with a register */
+        "f090",
+        "8dc0",
+        "0fc7c8",   /* LEA and CMPXCHG8B with a register */
         "0f0fc09e", /* 3DNow! */
         "0f0dc0" /* PREFETCH of a register on AMD, NOP on Intel: see below */,
     };
-    static const char *const only64[] = { "27",       "2f",       "37",           "3f",       "60", "61",
-                                          "d400",     "d500",     "06",           "1e",       "d6", "ce", "9a112233445566",
-                                          "ea112233445566", "62f17c4810c0" /* AVX-512 */, "c4e27b4900" /* AMX */ };
+    static const char *const only64[] = { "27",
+                                          "2f",
+                                          "37",
+                                          "3f",
+                                          "60",
+                                          "61",
+                                          "d400",
+                                          "d500",
+                                          "06",
+                                          "1e",
+                                          "d6",
+                                          "ce",
+                                          "9a112233445566",
+                                          "ea112233445566",
+                                          "62f17c4810c0" /* AVX-512 */,
+                                          "c4e27b4900" /* AMX */ };
     struct bt_fake *f = *state;
 
     f->c->cpuid[0].ebx = 0x68747541;
@@ -210,9 +233,11 @@ static void expect_fn(struct bt_fake *f, enum bt_mode mode, const char *hex, bt_
 /* The NOP space stays NOPs on a CPU without MPX, CET and CLDEMOTE. */
 static void test_nops(void **state)
 {
-    static const char *const nops[] = { "90",     "6690",   "0f1f00",   "0f1f440000", "0f18c0",   "0f1808", "0f1900",
-                                        "0f1a00", "0f1b00", "f30f1b00", "0f1cc0",     "0f1c00",   "0f1d00", "0f1e00",
-                                        "f30f1efa", "f30f1efb", "f30f1ec8", "0f0d08", "0f0d00",   "0f0d10", "0f1800" };
+    static const char *const nops[] = {
+        "90",       "6690",     "0f1f00",   "0f1f440000", "0f18c0", "0f1808", "0f1900",
+        "0f1a00",   "0f1b00",   "f30f1b00", "0f1cc0",     "0f1c00", "0f1d00", "0f1e00",
+        "f30f1efa", "f30f1efb", "f30f1ec8", "0f0d08",     "0f0d00", "0f0d10", "0f1800"
+    };
     struct bt_fake *f = *state;
 
     for (unsigned mode = BT_MODE_16; mode <= BT_MODE_64; mode++) {
@@ -227,9 +252,8 @@ static void test_nops(void **state)
 static void test_features(void **state)
 {
     static const char *const gone[] = {
-        "0f38f000",   "f20f38f1c0", "f30fb8c0",   "c4e2f8f2c0", "c4e3fbf0c003", "66480f38f6c0", "0fc7f0",
-        "0fc7f8",     "f30fc7f8",   "660fae38",   "660fae30",   "0fae38",       "0f01fc",       "480fc708",
-        "9f",
+        "0f38f000", "f20f38f1c0", "f30fb8c0", "c4e2f8f2c0", "c4e3fbf0c003", "66480f38f6c0", "0fc7f0", "0fc7f8",
+        "f30fc7f8", "660fae38",   "660fae30", "0fae38",     "0f01fc",       "480fc708",     "9f",
     };
     struct bt_fake *f = *state;
 
@@ -334,9 +358,10 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_operands), TEST(test_truncated),  TEST(test_too_long),   TEST(test_undefined),
-        TEST(test_nops),     TEST(test_features),   TEST(test_vex_modes),  TEST(test_branch_size),
-        TEST(test_register_offsets), TEST(test_random_bytes),
+        TEST(test_operands),     TEST(test_truncated),   TEST(test_too_long),
+        TEST(test_undefined),    TEST(test_nops),        TEST(test_features),
+        TEST(test_vex_modes),    TEST(test_branch_size), TEST(test_register_offsets),
+        TEST(test_random_bytes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

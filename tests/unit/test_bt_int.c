@@ -1,5 +1,5 @@
-/* Integer instruction handlers against the host CPU: random encodings with random registers, flags and memory run in the
- * handler and natively, and everything that a program could see is compared. Directed tests cover what cannot run
+/* Integer instruction handlers against the host CPU: random encodings with random registers, flags and memory run in
+ * the handler and natively, and everything that a program could see is compared. Directed tests cover what cannot run
  * natively in 64-bit user mode. The seed is fixed; BT_INT_SEED and BT_INT_CASES in the environment change the run. */
 #include <inttypes.h>
 #include <setjmp.h>

@@ -1,5 +1,6 @@
-/* Integer instruction handlers: what cannot be compared with the host in user mode. Branches and their checks, faults that
- * must leave an instruction undone, interrupted repeats, stack sizes, POPF's rules, split locks, write tracking. */
+/* Integer instruction handlers: what cannot be compared with the host in user mode. Branches and their checks, faults
+ * that must leave an instruction undone, interrupted repeats, stack sizes, POPF's rules, split locks, write tracking.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -181,7 +182,6 @@ static void test_faults_change_nothing(void **state)
     memcpy(memory, f->scratch, sizeof(memory));
     for (unsigned i = 0; i < ARRAY_SIZE(insns); i++) {
 
-
         for (unsigned r = 0; r < 16; r++)
             f->c->r[r] = 0x1111111111111111ULL * r;
         f->c->r[BT_RAX] = BAD_ADDRESS;
@@ -357,8 +357,7 @@ static void test_rep_slots(void **state)
         f->scratch[i] = (uint8_t)(i * 31 >> 3);
     /* Only the source page has an entry. */
     bt_fake_no_tlb(f);
-    *bt_tlbe(f->c, 0, addr(f, 0)) =
-        (struct bt_tlbe){ .tag_r = addr(f, 0), .tag_w = BT_TLB_NONE, .region = &f->region };
+    *bt_tlbe(f->c, 0, addr(f, 0)) = (struct bt_tlbe){ .tag_r = addr(f, 0), .tag_w = BT_TLB_NONE, .region = &f->region };
     f->c->r[BT_RSI] = addr(f, 0);
     f->c->r[BT_RDI] = addr(f, 8192);
     f->c->r[BT_RCX] = 5000;
@@ -491,21 +490,21 @@ static void test_write_tracking(void **state)
     static const struct {
         uint8_t len, b[6];
     } insns[] = {
-        { 3, { 0x48, 0x89, 0x1e } },             /* mov [rsi], rbx */
-        { 3, { 0xc6, 0x06, 0x01 } },             /* mov byte [rsi], 1 */
-        { 3, { 0x48, 0x01, 0x1e } },             /* add [rsi], rbx */
-        { 4, { 0xf0, 0x48, 0x01, 0x1e } },       /* lock add [rsi], rbx */
-        { 2, { 0x87, 0x1e } },                   /* xchg [rsi], ebx */
-        { 4, { 0xf0, 0x0f, 0xb1, 0x1e } },       /* lock cmpxchg [rsi], ebx */
-        { 4, { 0x48, 0x0f, 0xc7, 0x0e } },       /* cmpxchg16b [rsi] */
-        { 3, { 0x0f, 0xc7, 0x0e } },             /* cmpxchg8b [rsi] */
-        { 3, { 0xf0, 0xff, 0x06 } },             /* lock inc dword [rsi] */
-        { 3, { 0x0f, 0xab, 0x1e } },             /* bts [rsi], ebx */
-        { 3, { 0x0f, 0x94, 0x06 } },             /* setz [rsi] */
-        { 3, { 0xf3, 0x48, 0xab } },             /* rep stosq */
-        { 2, { 0xf3, 0xa4 } },                   /* rep movsb */
-        { 1, { 0xaa } },                         /* stosb */
-        { 1, { 0x50 } },                         /* push rax */
+        { 3, { 0x48, 0x89, 0x1e } },       /* mov [rsi], rbx */
+        { 3, { 0xc6, 0x06, 0x01 } },       /* mov byte [rsi], 1 */
+        { 3, { 0x48, 0x01, 0x1e } },       /* add [rsi], rbx */
+        { 4, { 0xf0, 0x48, 0x01, 0x1e } }, /* lock add [rsi], rbx */
+        { 2, { 0x87, 0x1e } },             /* xchg [rsi], ebx */
+        { 4, { 0xf0, 0x0f, 0xb1, 0x1e } }, /* lock cmpxchg [rsi], ebx */
+        { 4, { 0x48, 0x0f, 0xc7, 0x0e } }, /* cmpxchg16b [rsi] */
+        { 3, { 0x0f, 0xc7, 0x0e } },       /* cmpxchg8b [rsi] */
+        { 3, { 0xf0, 0xff, 0x06 } },       /* lock inc dword [rsi] */
+        { 3, { 0x0f, 0xab, 0x1e } },       /* bts [rsi], ebx */
+        { 3, { 0x0f, 0x94, 0x06 } },       /* setz [rsi] */
+        { 3, { 0xf3, 0x48, 0xab } },       /* rep stosq */
+        { 2, { 0xf3, 0xa4 } },             /* rep movsb */
+        { 1, { 0xaa } },                   /* stosb */
+        { 1, { 0x50 } },                   /* push rax */
     };
     struct bt_fake *f = *state;
 

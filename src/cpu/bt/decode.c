@@ -79,13 +79,13 @@ static const struct bt_feature bt_features[] = {
 
 /* Never offered, whatever the CPU model says. VMX and SVM: see bt_isa_refused. */
 static const uint16_t bt_isa_absent[] = {
-    ISA(AMD3DNOW),   ISA(AMD_INVLPGB),     ISA(AMX_BF16),    ISA(AMX_INT8),    ISA(AMX_TILE),  ISA(CET),
-    ISA(ENQCMD),     ISA(FMA4),            ISA(HRESET),      ISA(KEYLOCKER),   ISA(KNCE),      ISA(KEYLOCKER_WIDE),
-    ISA(KNCJKBR),    ISA(KNCSTREAM),       ISA(KNCV),        ISA(KNC_MISC),    ISA(LWP),       ISA(KNC_PF_HINT),
-    ISA(MCOMMIT),    ISA(MONITORX),        ISA(MPX),         ISA(PADLOCK_ACE), ISA(PCONFIG),   ISA(PADLOCK_PHE),
-    ISA(PT),         ISA(PADLOCK_PMM),     ISA(RDPRU),       ISA(PADLOCK_RNG), ISA(RTM),       ISA(SGX),
-    ISA(SGX_ENCLV),  ISA(SMX),             ISA(SNP),         ISA(TBM),         ISA(TDX),       ISA(TSX_LDTRK),
-    ISA(UINTR),      ISA(VMFUNC),          ISA(WAITPKG),     ISA(XOP),
+    ISA(AMD3DNOW),  ISA(AMD_INVLPGB), ISA(AMX_BF16), ISA(AMX_INT8),    ISA(AMX_TILE), ISA(CET),
+    ISA(ENQCMD),    ISA(FMA4),        ISA(HRESET),   ISA(KEYLOCKER),   ISA(KNCE),     ISA(KEYLOCKER_WIDE),
+    ISA(KNCJKBR),   ISA(KNCSTREAM),   ISA(KNCV),     ISA(KNC_MISC),    ISA(LWP),      ISA(KNC_PF_HINT),
+    ISA(MCOMMIT),   ISA(MONITORX),    ISA(MPX),      ISA(PADLOCK_ACE), ISA(PCONFIG),  ISA(PADLOCK_PHE),
+    ISA(PT),        ISA(PADLOCK_PMM), ISA(RDPRU),    ISA(PADLOCK_RNG), ISA(RTM),      ISA(SGX),
+    ISA(SGX_ENCLV), ISA(SMX),         ISA(SNP),      ISA(TBM),         ISA(TDX),      ISA(TSX_LDTRK),
+    ISA(UINTR),     ISA(VMFUNC),      ISA(WAITPKG),  ISA(XOP),
 };
 #undef ISA
 

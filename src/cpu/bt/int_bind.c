@@ -1,5 +1,5 @@
-/* Choose the handler of an integer instruction: from Zydis' operands to the tables of int_priv.h. Ordinary code, called by
- * the decoder only.
+/* Choose the handler of an integer instruction: from Zydis' operands to the tables of int_priv.h. Ordinary code, called
+ * by the decoder only.
  *
  * Each mnemonic stands once in bt_int_rows with the function that binds it and an argument for that function. */
 #include <errno.h>
@@ -314,7 +314,8 @@ static int bt_bind_crc32(const struct bt_insn *in, struct bt_op *op, unsigned ar
 }
 
 /* ---- control flow ---- */
-/* Operand kind of a near branch. 64-bit mode: near branches are 64 bits wide, except that CPU models of AMD obey 66h. */
+/* Operand kind of a near branch. 64-bit mode: near branches are 64 bits wide, except that CPU models of AMD obey 66h.
+ */
 static int bt_branch_kind(const struct bt_insn *in, struct bt_op *op)
 {
     const ZydisDecodedOperand *o = &in->ops[0];
@@ -438,7 +439,7 @@ static int bt_bind_string(const struct bt_insn *in, struct bt_op *op, unsigned a
 
         if (prefix != 0xf2 && prefix != 0xf3)
             continue;
-        op->flags &= (uint16_t)~(BT_OPF_REP | BT_OPF_REPNE);
+        op->flags &= (uint16_t) ~(BT_OPF_REP | BT_OPF_REPNE);
         op->flags |= prefix == 0xf2 ? BT_OPF_REPNE : BT_OPF_REP; /* the last one counts */
     }
     return bt_set(op, bt_int_string[arg >> 2][arg & 3]);
@@ -453,17 +454,32 @@ static int bt_bind_string_d(const struct bt_insn *in, struct bt_op *op, unsigned
 }
 
 /* ---- the rest ---- */
-enum { BT_MISC_NOP, BT_MISC_PAUSE, BT_MISC_UD, BT_MISC_XLAT, BT_MISC_BOUND, BT_MISC_CLFLUSH, BT_MISC_CLZERO,
-       BT_MISC_RDPID, BT_MISC_CMPXCHG8B, BT_MISC_CMPXCHG16B };
+enum {
+    BT_MISC_NOP,
+    BT_MISC_PAUSE,
+    BT_MISC_UD,
+    BT_MISC_XLAT,
+    BT_MISC_BOUND,
+    BT_MISC_CLFLUSH,
+    BT_MISC_CLZERO,
+    BT_MISC_RDPID,
+    BT_MISC_CMPXCHG8B,
+    BT_MISC_CMPXCHG16B
+};
 
 static int bt_bind_misc(const struct bt_insn *in, struct bt_op *op, unsigned arg)
 {
     static const bt_fn fns[] = {
-        [BT_MISC_NOP] = bt_int_nop,           [BT_MISC_PAUSE] = bt_int_pause,
-        [BT_MISC_UD] = bt_int_ud,             [BT_MISC_XLAT] = bt_int_xlat,
-        [BT_MISC_BOUND] = bt_int_bound,       [BT_MISC_CLFLUSH] = bt_int_clflush,
-        [BT_MISC_CLZERO] = bt_int_clzero,     [BT_MISC_RDPID] = bt_int_rdpid,
-        [BT_MISC_CMPXCHG8B] = bt_int_cmpxchg8b, [BT_MISC_CMPXCHG16B] = bt_int_cmpxchg16b,
+        [BT_MISC_NOP] = bt_int_nop,
+        [BT_MISC_PAUSE] = bt_int_pause,
+        [BT_MISC_UD] = bt_int_ud,
+        [BT_MISC_XLAT] = bt_int_xlat,
+        [BT_MISC_BOUND] = bt_int_bound,
+        [BT_MISC_CLFLUSH] = bt_int_clflush,
+        [BT_MISC_CLZERO] = bt_int_clzero,
+        [BT_MISC_RDPID] = bt_int_rdpid,
+        [BT_MISC_CMPXCHG8B] = bt_int_cmpxchg8b,
+        [BT_MISC_CMPXCHG16B] = bt_int_cmpxchg16b,
     };
 
     switch (arg) {
@@ -525,11 +541,11 @@ struct bt_int_row {
 #define CONDS(prefix, binder)                                                                                          \
     ROW(prefix##O, binder, 0), ROW(prefix##NO, binder, 0), ROW(prefix##B, binder, 0), ROW(prefix##NB, binder, 0),      \
         ROW(prefix##Z, binder, 0), ROW(prefix##NZ, binder, 0), ROW(prefix##BE, binder, 0),                             \
-        ROW(prefix##NBE, binder, 0), ROW(prefix##S, binder, 0), ROW(prefix##NS, binder, 0),                            \
-        ROW(prefix##P, binder, 0), ROW(prefix##NP, binder, 0), ROW(prefix##L, binder, 0), ROW(prefix##NL, binder, 0),  \
-        ROW(prefix##LE, binder, 0), ROW(prefix##NLE, binder, 0)
-#define STRING(name, op, dword)                                                                                        \
-    ROW(name##B, bt_bind_string, (op) << 2), ROW(name##W, bt_bind_string, (op) << 2 | 1),                              \
+        ROW(prefix##NBE, binder, 0), ROW(prefix##S, binder, 0), ROW(prefix##NS, binder, 0), ROW(prefix##P, binder, 0), \
+        ROW(prefix##NP, binder, 0), ROW(prefix##L, binder, 0), ROW(prefix##NL, binder, 0), ROW(prefix##LE, binder, 0), \
+        ROW(prefix##NLE, binder, 0)
+#define STRING(name, op, dword)                                                           \
+    ROW(name##B, bt_bind_string, (op) << 2), ROW(name##W, bt_bind_string, (op) << 2 | 1), \
         ROW(name##D, dword, (op) << 2 | 2), ROW(name##Q, bt_bind_string, (op) << 2 | 3)
 
 static const struct bt_int_row bt_int_rows[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {

@@ -1,6 +1,6 @@
-/* Near branches: Jcc, JMP, CALL, RET, LOOPcc, JrCXZ. The target is checked (canonical, CS limit) before anything changes.
- * op->aux is the displacement from the start of the instruction, so that one addition gives the target.
- * Tables have two rows: [0] any mode and size, [1] 64-bit mode with 64-bit operand size. */
+/* Near branches: Jcc, JMP, CALL, RET, LOOPcc, JrCXZ. The target is checked (canonical, CS limit) before anything
+ * changes. op->aux is the displacement from the start of the instruction, so that one addition gives the target. Tables
+ * have two rows: [0] any mode and size, [1] 64-bit mode with 64-bit operand size. */
 #include "cpu/bt/int_priv.h"
 #include "cpu/bt/sys.h"
 
@@ -31,18 +31,18 @@ static ALWAYS_INLINE enum bt_next bt_branch(struct bt_vcpu *c, const struct bt_o
     return BT_JUMP;
 }
 
-#define DEF_JCC(cc)                                                                                                    \
-    static enum bt_next h_jcc_any##cc(struct bt_vcpu *c, const struct bt_op *op)                                       \
-    {                                                                                                                  \
-        if (!bt_cond(c->rflags, cc))                                                                                   \
-            return BT_END;                                                                                             \
-        return bt_branch(c, op, c->r[BT_RIP] + op->aux, false);                                                        \
-    }                                                                                                                  \
-    static enum bt_next h_jcc_64##cc(struct bt_vcpu *c, const struct bt_op *op)                                        \
-    {                                                                                                                  \
-        if (!bt_cond(c->rflags, cc))                                                                                   \
-            return BT_END;                                                                                             \
-        return bt_branch(c, op, c->r[BT_RIP] + op->aux, true);                                                         \
+#define DEF_JCC(cc)                                                              \
+    static enum bt_next h_jcc_any##cc(struct bt_vcpu *c, const struct bt_op *op) \
+    {                                                                            \
+        if (!bt_cond(c->rflags, cc))                                             \
+            return BT_END;                                                       \
+        return bt_branch(c, op, c->r[BT_RIP] + op->aux, false);                  \
+    }                                                                            \
+    static enum bt_next h_jcc_64##cc(struct bt_vcpu *c, const struct bt_op *op)  \
+    {                                                                            \
+        if (!bt_cond(c->rflags, cc))                                             \
+            return BT_END;                                                       \
+        return bt_branch(c, op, c->r[BT_RIP] + op->aux, true);                   \
     }
 #define ALL_CONDS(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
 ALL_CONDS(DEF_JCC)
@@ -67,34 +67,34 @@ static ALWAYS_INLINE uint64_t bt_target_64(struct bt_vcpu *c, const struct bt_op
     return kind == BT_BR_R ? bt_rd64(c, op->src) : bt_mem_ld64(c, op);
 }
 
-#define DEF_JMP_CALL(kind)                                                                                             \
-    static enum bt_next h_jmp_any_##kind(struct bt_vcpu *c, const struct bt_op *op)                                    \
-    {                                                                                                                  \
-        return bt_branch(c, op, bt_target_any(c, op, kind), false);                                                    \
-    }                                                                                                                  \
-    static enum bt_next h_jmp_64_##kind(struct bt_vcpu *c, const struct bt_op *op)                                     \
-    {                                                                                                                  \
-        return bt_branch(c, op, bt_target_64(c, op, kind), true);                                                      \
-    }                                                                                                                  \
-    static enum bt_next h_call_any_##kind(struct bt_vcpu *c, const struct bt_op *op)                                   \
-    {                                                                                                                  \
-        uint64_t target = bt_branch_check(c, op, bt_target_any(c, op, kind), false);                                   \
-        uint64_t mask = bt_sp_mask(c, op), sp = (c->r[BT_RSP] - op->osize) & mask;                                     \
-                                                                                                                       \
-        bt_stack_st(c, op, sp, op->osize, c->r[BT_RIP] + op->len);                                                     \
-        bt_sp_set(c, sp, mask);                                                                                        \
-        c->r[BT_RIP] = target;                                                                                         \
-        return BT_JUMP;                                                                                                \
-    }                                                                                                                  \
-    static enum bt_next h_call_64_##kind(struct bt_vcpu *c, const struct bt_op *op)                                    \
-    {                                                                                                                  \
-        uint64_t target = bt_branch_check(c, op, bt_target_64(c, op, kind), true);                                     \
-        uint64_t sp = c->r[BT_RSP] - 8;                                                                                \
-                                                                                                                       \
-        bt_st64(c, sp, c->r[BT_RIP] + op->len, BT_SS);                                                                 \
-        c->r[BT_RSP] = sp;                                                                                             \
-        c->r[BT_RIP] = target;                                                                                         \
-        return BT_JUMP;                                                                                                \
+#define DEF_JMP_CALL(kind)                                                           \
+    static enum bt_next h_jmp_any_##kind(struct bt_vcpu *c, const struct bt_op *op)  \
+    {                                                                                \
+        return bt_branch(c, op, bt_target_any(c, op, kind), false);                  \
+    }                                                                                \
+    static enum bt_next h_jmp_64_##kind(struct bt_vcpu *c, const struct bt_op *op)   \
+    {                                                                                \
+        return bt_branch(c, op, bt_target_64(c, op, kind), true);                    \
+    }                                                                                \
+    static enum bt_next h_call_any_##kind(struct bt_vcpu *c, const struct bt_op *op) \
+    {                                                                                \
+        uint64_t target = bt_branch_check(c, op, bt_target_any(c, op, kind), false); \
+        uint64_t mask = bt_sp_mask(c, op), sp = (c->r[BT_RSP] - op->osize) & mask;   \
+                                                                                     \
+        bt_stack_st(c, op, sp, op->osize, c->r[BT_RIP] + op->len);                   \
+        bt_sp_set(c, sp, mask);                                                      \
+        c->r[BT_RIP] = target;                                                       \
+        return BT_JUMP;                                                              \
+    }                                                                                \
+    static enum bt_next h_call_64_##kind(struct bt_vcpu *c, const struct bt_op *op)  \
+    {                                                                                \
+        uint64_t target = bt_branch_check(c, op, bt_target_64(c, op, kind), true);   \
+        uint64_t sp = c->r[BT_RSP] - 8;                                              \
+                                                                                     \
+        bt_st64(c, sp, c->r[BT_RIP] + op->len, BT_SS);                               \
+        c->r[BT_RSP] = sp;                                                           \
+        c->r[BT_RIP] = target;                                                       \
+        return BT_JUMP;                                                              \
     }
 DEF_JMP_CALL(BT_BR_REL)
 DEF_JMP_CALL(BT_BR_R)

@@ -1,5 +1,5 @@
-/* What is left of the integer instructions: flag bits, decimal adjust, XLAT, BOUND, fences, cache hints, random numbers,
- * and the handlers that only raise. */
+/* What is left of the integer instructions: flag bits, decimal adjust, XLAT, BOUND, fences, cache hints, random
+ * numbers, and the handlers that only raise. */
 #include "cpu/bt/int_priv.h"
 
 enum bt_next bt_int_ud(struct bt_vcpu *c, const struct bt_op *op)
@@ -82,16 +82,16 @@ enum bt_next bt_int_rdpid(struct bt_vcpu *c, const struct bt_op *op)
 }
 
 /* The host's random numbers, with its carry flag: a retry is the guest's business. Other flags become zero. */
-#define DEF_RDRAND(insn, bits)                                                                                         \
-    static enum bt_next h_##insn##bits(struct bt_vcpu *c, const struct bt_op *op)                                      \
-    {                                                                                                                  \
-        uint##bits##_t v;                                                                                              \
-        bool ok;                                                                                                       \
-                                                                                                                       \
-        __asm__ volatile(#insn " %[v]" : [v] "=r"(v), "=@ccc"(ok));                                                    \
-        c->rflags = (c->rflags & ~(uint64_t)BT_ARITH) | ok;                                                            \
-        bt_wr##bits(c, op->dst, v);                                                                                    \
-        return BT_NEXT;                                                                                                \
+#define DEF_RDRAND(insn, bits)                                                    \
+    static enum bt_next h_##insn##bits(struct bt_vcpu *c, const struct bt_op *op) \
+    {                                                                             \
+        uint##bits##_t v;                                                         \
+        bool ok;                                                                  \
+                                                                                  \
+        __asm__ volatile(#insn " %[v]" : [v] "=r"(v), "=@ccc"(ok));               \
+        c->rflags = (c->rflags & ~(uint64_t)BT_ARITH) | ok;                       \
+        bt_wr##bits(c, op->dst, v);                                               \
+        return BT_NEXT;                                                           \
     }
 DEF_RDRAND(rdrand, 16)
 DEF_RDRAND(rdrand, 32)
@@ -119,11 +119,11 @@ static enum bt_next h_mfence(struct bt_vcpu *c, const struct bt_op *op)
 const bt_fn bt_int_fence[BT_FENCE_N] = { h_lfence, h_sfence, h_mfence };
 
 /* ---- single flags ---- */
-#define DEF_FLAG(name, expr)                                                                                           \
-    static enum bt_next h_##name(struct bt_vcpu *c, const struct bt_op *op)                                            \
-    {                                                                                                                  \
-        c->rflags = (expr);                                                                                            \
-        return BT_NEXT;                                                                                                \
+#define DEF_FLAG(name, expr)                                                \
+    static enum bt_next h_##name(struct bt_vcpu *c, const struct bt_op *op) \
+    {                                                                       \
+        c->rflags = (expr);                                                 \
+        return BT_NEXT;                                                     \
     }
 DEF_FLAG(clc, c->rflags & ~(uint64_t)BT_CF)
 DEF_FLAG(stc, c->rflags | BT_CF)
@@ -147,26 +147,26 @@ const bt_fn bt_int_flag[BT_FLAG_N] = { h_clc, h_stc, h_cmc, h_cld, h_std, h_lahf
 /* ---- decimal adjust. These do not exist in 64-bit mode, so the host cannot be asked directly. What the manuals leave
  * undefined is as CPUs do it (tests/unit/test_bt_int.c compares): the flags of the addition or subtraction behind them,
  * of the whole adjustment at once, with CF and AF replaced. ---- */
-#define DEF_ADJUST(bits)                                                                                               \
-    static ALWAYS_INLINE uint##bits##_t bt_adjust##bits(struct bt_vcpu *c, uint##bits##_t d, uint##bits##_t by,        \
-                                                        bool sub, bool cf, bool af)                                    \
-    {                                                                                                                  \
-        uint32_t ax;                                                                                                   \
-        uint64_t fl;                                                                                                   \
-                                                                                                                       \
-        if (sub)                                                                                                       \
-            __asm__("sub" BT_SFX_##bits " %" BT_MOD_##bits "[by], %" BT_MOD_##bits "[d]" BT_FL_STORE                   \
-                    : [d] "+&r"(d), "=a"(ax)                                                                           \
-                    : [by] "r"(by)                                                                                     \
-                    : "cc");                                                                                           \
-        else                                                                                                           \
-            __asm__("add" BT_SFX_##bits " %" BT_MOD_##bits "[by], %" BT_MOD_##bits "[d]" BT_FL_STORE                   \
-                    : [d] "+&r"(d), "=a"(ax)                                                                           \
-                    : [by] "r"(by)                                                                                     \
-                    : "cc");                                                                                           \
-        fl = bt_fl_merge(c->rflags, ax) & ~(uint64_t)(BT_CF | BT_AF);                                                  \
-        c->rflags = fl | (cf ? BT_CF : 0) | (af ? BT_AF : 0);                                                          \
-        return d;                                                                                                      \
+#define DEF_ADJUST(bits)                                                                                        \
+    static ALWAYS_INLINE uint##bits##_t bt_adjust##bits(struct bt_vcpu *c, uint##bits##_t d, uint##bits##_t by, \
+                                                        bool sub, bool cf, bool af)                             \
+    {                                                                                                           \
+        uint32_t ax;                                                                                            \
+        uint64_t fl;                                                                                            \
+                                                                                                                \
+        if (sub)                                                                                                \
+            __asm__("sub" BT_SFX_##bits " %" BT_MOD_##bits "[by], %" BT_MOD_##bits "[d]" BT_FL_STORE            \
+                    : [d] "+&r"(d), "=a"(ax)                                                                    \
+                    : [by] "r"(by)                                                                              \
+                    : "cc");                                                                                    \
+        else                                                                                                    \
+            __asm__("add" BT_SFX_##bits " %" BT_MOD_##bits "[by], %" BT_MOD_##bits "[d]" BT_FL_STORE            \
+                    : [d] "+&r"(d), "=a"(ax)                                                                    \
+                    : [by] "r"(by)                                                                              \
+                    : "cc");                                                                                    \
+        fl = bt_fl_merge(c->rflags, ax) & ~(uint64_t)(BT_CF | BT_AF);                                           \
+        c->rflags = fl | (cf ? BT_CF : 0) | (af ? BT_AF : 0);                                                   \
+        return d;                                                                                               \
     }
 DEF_ADJUST(8)
 DEF_ADJUST(16)

@@ -1,5 +1,5 @@
-/* Shared by the integer handlers (int_*.c, run path) and their binder (int_bind.c): register, flag and read-modify-write
- * access as templates by operand size, and the handler tables that the binder picks from.
+/* Shared by the integer handlers (int_*.c, run path) and their binder (int_bind.c): register, flag and
+ * read-modify-write access as templates by operand size, and the handler tables that the binder picks from.
  *
  * Flags are computed by running the host's own instruction and reading its flags with LAHF and SETO, so that undefined
  * ones come out as this CPU makes them. Instructions that leave some flags alone get the guest's flags loaded before
@@ -138,84 +138,84 @@ struct bt_rmw {
 
 /* bt_rmw_ldN: load the memory operand with intent to write (faults as a write); bt_rmw_stN: store the result.
  * bt_casN: LOCK CMPXCHG on host memory of any alignment. bt_mem_ldN, bt_mem_stN: plain access to the memory operand. */
-#define BT_DEFINE_MEM(bits)                                                                                            \
-    static ALWAYS_INLINE uint##bits##_t bt_mem_ld##bits(struct bt_vcpu *c, const struct bt_op *op)                     \
-    {                                                                                                                  \
-        return bt_ld##bits(c, bt_op_lin(c, op, bits / 8, BT_ACC_READ), op->seg);                                       \
-    }                                                                                                                  \
-    static ALWAYS_INLINE void bt_mem_st##bits(struct bt_vcpu *c, const struct bt_op *op, uint##bits##_t v)             \
-    {                                                                                                                  \
-        bt_st##bits(c, bt_op_lin(c, op, bits / 8, BT_ACC_WRITE), v, op->seg);                                          \
-    }                                                                                                                  \
-    static ALWAYS_INLINE uint##bits##_t bt_rmw_ld##bits(struct bt_vcpu *c, const struct bt_op *op, struct bt_rmw *m)   \
-    {                                                                                                                  \
-        m->lin = bt_op_lin(c, op, bits / 8, BT_ACC_RMW);                                                               \
-        m->e = bt_tlbe(c, c->ctx, m->lin);                                                                             \
-        if (bt_page_hit(m->e->tag_w, m->lin, bits / 8)) {                                                              \
-            m->p = (void *)(uintptr_t)(m->lin + m->e->add);                                                            \
-            return *(const volatile bt_u##bits *)m->p;                                                                 \
-        }                                                                                                              \
-        m->p = NULL;                                                                                                   \
-        bt_probe_write(c, c->ctx, m->lin, bits / 8, op->seg);                                                          \
-        return bt_ld##bits(c, m->lin, op->seg);                                                                        \
-    }                                                                                                                  \
-    static ALWAYS_INLINE void bt_rmw_st##bits(struct bt_vcpu *c, const struct bt_op *op, const struct bt_rmw *m,       \
-                                              uint##bits##_t v)                                                        \
-    {                                                                                                                  \
-        if (LIKELY(m->p != NULL)) {                                                                                    \
-            *(volatile bt_u##bits *)m->p = v;                                                                          \
-            bt_note_write(c, m->e, m->lin, bits / 8);                                                                  \
-        } else {                                                                                                       \
-            bt_st##bits(c, m->lin, v, op->seg);                                                                        \
-        }                                                                                                              \
-    }                                                                                                                  \
-    static ALWAYS_INLINE bool bt_cas##bits(void *p, uint##bits##_t *old, uint##bits##_t v)                             \
-    {                                                                                                                  \
-        bool ok;                                                                                                       \
-                                                                                                                       \
-        __asm__ volatile("lock; cmpxchg" BT_SFX_##bits " %" BT_MOD_##bits "[v], %[m]"                                  \
-                         : "+a"(*old), [m] "+m"(*(bt_u##bits *)p), "=@ccz"(ok)                                         \
-                         : [v] "r"(v)                                                                                  \
-                         : "memory");                                                                                  \
-        return ok;                                                                                                     \
-    }                                                                                                                  \
-    static ALWAYS_INLINE void *bt_lock_ptr##bits(struct bt_vcpu *c, const struct bt_op *op, uint64_t lin)              \
-    {                                                                                                                  \
-        const struct bt_tlbe *e = bt_tlbe(c, c->ctx, lin);                                                             \
-                                                                                                                       \
-        if (bt_page_hit(e->tag_w, lin, bits / 8))                                                                      \
-            return (void *)(uintptr_t)(lin + e->add);                                                                  \
-        return bt_lock_ptr(c, c->ctx, lin, bits / 8, op->seg);                                                         \
+#define BT_DEFINE_MEM(bits)                                                                                          \
+    static ALWAYS_INLINE uint##bits##_t bt_mem_ld##bits(struct bt_vcpu *c, const struct bt_op *op)                   \
+    {                                                                                                                \
+        return bt_ld##bits(c, bt_op_lin(c, op, bits / 8, BT_ACC_READ), op->seg);                                     \
+    }                                                                                                                \
+    static ALWAYS_INLINE void bt_mem_st##bits(struct bt_vcpu *c, const struct bt_op *op, uint##bits##_t v)           \
+    {                                                                                                                \
+        bt_st##bits(c, bt_op_lin(c, op, bits / 8, BT_ACC_WRITE), v, op->seg);                                        \
+    }                                                                                                                \
+    static ALWAYS_INLINE uint##bits##_t bt_rmw_ld##bits(struct bt_vcpu *c, const struct bt_op *op, struct bt_rmw *m) \
+    {                                                                                                                \
+        m->lin = bt_op_lin(c, op, bits / 8, BT_ACC_RMW);                                                             \
+        m->e = bt_tlbe(c, c->ctx, m->lin);                                                                           \
+        if (bt_page_hit(m->e->tag_w, m->lin, bits / 8)) {                                                            \
+            m->p = (void *)(uintptr_t)(m->lin + m->e->add);                                                          \
+            return *(const volatile bt_u##bits *)m->p;                                                               \
+        }                                                                                                            \
+        m->p = NULL;                                                                                                 \
+        bt_probe_write(c, c->ctx, m->lin, bits / 8, op->seg);                                                        \
+        return bt_ld##bits(c, m->lin, op->seg);                                                                      \
+    }                                                                                                                \
+    static ALWAYS_INLINE void bt_rmw_st##bits(struct bt_vcpu *c, const struct bt_op *op, const struct bt_rmw *m,     \
+                                              uint##bits##_t v)                                                      \
+    {                                                                                                                \
+        if (LIKELY(m->p != NULL)) {                                                                                  \
+            *(volatile bt_u##bits *)m->p = v;                                                                        \
+            bt_note_write(c, m->e, m->lin, bits / 8);                                                                \
+        } else {                                                                                                     \
+            bt_st##bits(c, m->lin, v, op->seg);                                                                      \
+        }                                                                                                            \
+    }                                                                                                                \
+    static ALWAYS_INLINE bool bt_cas##bits(void *p, uint##bits##_t *old, uint##bits##_t v)                           \
+    {                                                                                                                \
+        bool ok;                                                                                                     \
+                                                                                                                     \
+        __asm__ volatile("lock; cmpxchg" BT_SFX_##bits " %" BT_MOD_##bits "[v], %[m]"                                \
+                         : "+a"(*old), [m] "+m"(*(bt_u##bits *)p), "=@ccz"(ok)                                       \
+                         : [v] "r"(v)                                                                                \
+                         : "memory");                                                                                \
+        return ok;                                                                                                   \
+    }                                                                                                                \
+    static ALWAYS_INLINE void *bt_lock_ptr##bits(struct bt_vcpu *c, const struct bt_op *op, uint64_t lin)            \
+    {                                                                                                                \
+        const struct bt_tlbe *e = bt_tlbe(c, c->ctx, lin);                                                           \
+                                                                                                                     \
+        if (bt_page_hit(e->tag_w, lin, bits / 8))                                                                    \
+            return (void *)(uintptr_t)(lin + e->add);                                                                \
+        return bt_lock_ptr(c, c->ctx, lin, bits / 8, op->seg);                                                       \
     }
 BT_DEFINE_MEM(8)
 BT_DEFINE_MEM(16)
 BT_DEFINE_MEM(32)
 BT_DEFINE_MEM(64)
 
-/* Start and end of a locked access that has no host pointer (MMIO, page-crossing): faults come before the lock is taken.
- * int_lock.c */
+/* Start and end of a locked access that has no host pointer (MMIO, page-crossing): faults come before the lock is
+ * taken. int_lock.c */
 void bt_split_begin(struct bt_vcpu *c, uint64_t lin, void *buf, unsigned size, unsigned seg);
 void bt_split_end(struct bt_vcpu *c, uint64_t lin, const void *buf, unsigned size, unsigned seg);
 
-/* Atomic read-modify-write of the memory operand at linear address lin: sets d to the old value and runs `compute`, which
- * leaves the new value in d; it may run several times and must not change guest state. */
-#define BT_ATOMIC_RMW(c, op, bits, lin, d, compute)                                                                    \
-    do {                                                                                                               \
-        void *p_ = bt_lock_ptr##bits(c, op, lin);                                                                      \
-                                                                                                                       \
-        if (LIKELY(p_ != NULL)) {                                                                                      \
-            uint##bits##_t old_ = *(const volatile bt_u##bits *)p_;                                                    \
-                                                                                                                       \
-            do {                                                                                                       \
-                d = old_;                                                                                              \
-                compute;                                                                                               \
-            } while (!bt_cas##bits(p_, &old_, d));                                                                     \
-            bt_note_write(c, bt_tlbe(c, (c)->ctx, lin), lin, bits / 8);                                                \
-        } else {                                                                                                       \
-            bt_split_begin(c, lin, &d, bits / 8, (op)->seg);                                                           \
-            compute;                                                                                                   \
-            bt_split_end(c, lin, &d, bits / 8, (op)->seg);                                                             \
-        }                                                                                                              \
+/* Atomic read-modify-write of the memory operand at linear address lin: sets d to the old value and runs `compute`,
+ * which leaves the new value in d; it may run several times and must not change guest state. */
+#define BT_ATOMIC_RMW(c, op, bits, lin, d, compute)                     \
+    do {                                                                \
+        void *p_ = bt_lock_ptr##bits(c, op, lin);                       \
+                                                                        \
+        if (LIKELY(p_ != NULL)) {                                       \
+            uint##bits##_t old_ = *(const volatile bt_u##bits *)p_;     \
+                                                                        \
+            do {                                                        \
+                d = old_;                                               \
+                compute;                                                \
+            } while (!bt_cas##bits(p_, &old_, d));                      \
+            bt_note_write(c, bt_tlbe(c, (c)->ctx, lin), lin, bits / 8); \
+        } else {                                                        \
+            bt_split_begin(c, lin, &d, bits / 8, (op)->seg);            \
+            compute;                                                    \
+            bt_split_end(c, lin, &d, bits / 8, (op)->seg);              \
+        }                                                               \
     } while (0)
 
 /* Stack pointer arithmetic by stack size. */
@@ -250,15 +250,40 @@ enum { BT_SH_ROL, BT_SH_ROR, BT_SH_RCL, BT_SH_RCR, BT_SH_SHL, BT_SH_SHR, BT_SH_S
 enum { BT_BT_BT, BT_BT_BTS, BT_BT_BTR, BT_BT_BTC, BT_BT_N };
 enum { BT_SCAN_BSF, BT_SCAN_BSR, BT_SCAN_LZCNT, BT_SCAN_TZCNT, BT_SCAN_POPCNT, BT_SCAN_N };
 enum { BT_MUL_MUL, BT_MUL_IMUL, BT_MUL_DIV, BT_MUL_IDIV, BT_MUL_N };
-enum { BT_BMI_ANDN, BT_BMI_BEXTR, BT_BMI_BLSI, BT_BMI_BLSMSK, BT_BMI_BLSR, BT_BMI_BZHI, BT_BMI_PDEP, BT_BMI_PEXT,
-       BT_BMI_RORX, BT_BMI_SARX, BT_BMI_SHLX, BT_BMI_SHRX, BT_BMI_MULX, BT_BMI_ADCX, BT_BMI_ADOX, BT_BMI_N };
+enum {
+    BT_BMI_ANDN,
+    BT_BMI_BEXTR,
+    BT_BMI_BLSI,
+    BT_BMI_BLSMSK,
+    BT_BMI_BLSR,
+    BT_BMI_BZHI,
+    BT_BMI_PDEP,
+    BT_BMI_PEXT,
+    BT_BMI_RORX,
+    BT_BMI_SARX,
+    BT_BMI_SHLX,
+    BT_BMI_SHRX,
+    BT_BMI_MULX,
+    BT_BMI_ADCX,
+    BT_BMI_ADOX,
+    BT_BMI_N
+};
 enum { BT_STR_MOVS, BT_STR_STOS, BT_STR_LODS, BT_STR_SCAS, BT_STR_CMPS, BT_STR_N };
 /* Branch target operand; BT_BR_R and _M also serve CALL. */
 enum { BT_BR_REL, BT_BR_R, BT_BR_M, BT_BR_N };
 enum { BT_LOOP_NE, BT_LOOP_E, BT_LOOP, BT_LOOP_CXZ, BT_LOOP_N };
 enum { BT_BCD_DAA, BT_BCD_DAS, BT_BCD_AAA, BT_BCD_AAS, BT_BCD_AAM, BT_BCD_AAD, BT_BCD_N };
-enum { BT_FLAG_CLC, BT_FLAG_STC, BT_FLAG_CMC, BT_FLAG_CLD, BT_FLAG_STD, BT_FLAG_LAHF, BT_FLAG_SAHF, BT_FLAG_SALC,
-       BT_FLAG_N };
+enum {
+    BT_FLAG_CLC,
+    BT_FLAG_STC,
+    BT_FLAG_CMC,
+    BT_FLAG_CLD,
+    BT_FLAG_STD,
+    BT_FLAG_LAHF,
+    BT_FLAG_SAHF,
+    BT_FLAG_SALC,
+    BT_FLAG_N
+};
 enum { BT_FENCE_L, BT_FENCE_S, BT_FENCE_M, BT_FENCE_N };
 
 /* int_alu.c */
@@ -270,7 +295,7 @@ extern const bt_fn bt_int_mov[BT_K_N][4]; /* RR RI RM MR MI */
 extern const bt_fn bt_int_movzx[2][2][3]; /* source register/memory, 8/16 bits, destination */
 extern const bt_fn bt_int_movsx[2][3][3]; /* source register/memory, 8/16/32 bits, destination */
 extern const bt_fn bt_int_lea[3];
-extern const bt_fn bt_int_lea64; /* 64-bit address and operand size */
+extern const bt_fn bt_int_lea64;       /* 64-bit address and operand size */
 extern const bt_fn bt_int_movbe[2][3]; /* load, store */
 extern const bt_fn bt_int_bswap[3];
 extern const bt_fn bt_int_xchg_rr[4];

@@ -100,8 +100,8 @@ static enum bt_next h_pop_r(struct bt_vcpu *c, const struct bt_op *op)
     return BT_NEXT;
 }
 
-/* The binder has added the operand size to the displacement of an operand that is based on rSP: it is addressed with the
- * stack pointer after the pop. */
+/* The binder has added the operand size to the displacement of an operand that is based on rSP: it is addressed with
+ * the stack pointer after the pop. */
 static enum bt_next h_pop_m(struct bt_vcpu *c, const struct bt_op *op)
 {
     uint64_t mask = bt_sp_mask(c, op), sp = c->r[BT_RSP] & mask, v = bt_stack_ld(c, op, sp, op->osize);
@@ -183,9 +183,9 @@ enum bt_next bt_int_popf(struct bt_vcpu *c, const struct bt_op *op)
     return BT_END;
 }
 
-/* ENTER imm16, imm8: op->imm is the size of the frame, op->x[0] the nesting level (0..31). The words below the old stack
- * pointer are written before a later fault, which is invisible to a program that respects its stack pointer; rBP and rSP
- * change last. */
+/* ENTER imm16, imm8: op->imm is the size of the frame, op->x[0] the nesting level (0..31). The words below the old
+ * stack pointer are written before a later fault, which is invisible to a program that respects its stack pointer; rBP
+ * and rSP change last. */
 enum bt_next bt_int_enter(struct bt_vcpu *c, const struct bt_op *op)
 {
     uint64_t mask = bt_sp_mask(c, op), sp = c->r[BT_RSP] & mask, frame, final, bp = c->r[BT_RBP];

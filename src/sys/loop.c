@@ -216,24 +216,38 @@ void loop_free(struct loop *l)
     free(l);
 }
 
-int loop_run(struct loop *l)
+/* Wait up to timeout_ms (-1: for ever) for events and serve them. Returns their number or -errno. */
+static int loop_serve(struct loop *l, int timeout_ms)
 {
     struct epoll_event events[LOOP_BATCH];
+    int n = epoll_wait(l->epfd, events, LOOP_BATCH, timeout_ms);
 
+    if (n < 0)
+        return errno == EINTR ? 0 : -errno;
+    for (int i = 0; i < n && atomic_load(&l->stop_code) < 0; i++) {
+        struct loop_fd *src = events[i].data.ptr;
+
+        if (!src->dead)
+            src->cb(src->opaque, events[i].events);
+    }
+    loop_bury(l);
+    return n;
+}
+
+int loop_run(struct loop *l)
+{
     while (atomic_load(&l->stop_code) < 0) {
-        int n = epoll_wait(l->epfd, events, LOOP_BATCH, -1);
+        int n = loop_serve(l, -1);
 
-        if (n < 0 && errno != EINTR)
-            return -errno;
-        for (int i = 0; i < n && atomic_load(&l->stop_code) < 0; i++) {
-            struct loop_fd *src = events[i].data.ptr;
-
-            if (!src->dead)
-                src->cb(src->opaque, events[i].events);
-        }
-        loop_bury(l);
+        if (n < 0)
+            return n;
     }
     return atomic_load(&l->stop_code);
+}
+
+int loop_run_once(struct loop *l)
+{
+    return loop_serve(l, 0);
 }
 
 void loop_stop(struct loop *l, int code)

@@ -20,6 +20,9 @@ DEFINE_AUTO(loop, struct loop, loop_free)
 
 /* Serve events until loop_stop. Returns the code given there, or -errno. */
 int loop_run(struct loop *l) MUST_USE;
+/* Serve what is ready now and return without waiting: for callers that step a loop themselves (tests, fuzzing). Returns the
+ * number of events served, 0 when idle, or -errno. */
+int loop_run_once(struct loop *l) MUST_USE;
 /* Make loop_run return code (>= 0) after the current callback. Any thread; the first call wins. */
 void loop_stop(struct loop *l, int code);
 

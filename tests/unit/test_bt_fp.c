@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "bt_fp_gen.h"
 #include "bt_fp_host.h"
 #include "cpu/bt/decode.h"
 #include "cpu/bt/fp.h"
@@ -32,7 +33,6 @@ struct fixture {
     unsigned vector;
     uint32_t error;
     uint64_t cr2;
-    uint64_t seed;
 };
 
 static struct fixture *fx; /* the models below have no other way to it */
@@ -119,129 +119,6 @@ uint64_t bt_seg_check(struct bt_vcpu *c, unsigned seg, uint64_t off, unsigned si
     return off;
 }
 
-/* ---- random state ---- */
-
-static uint64_t rnd(void)
-{
-    uint64_t x = fx->seed;
-
-    x ^= x << 13;
-    x ^= x >> 7;
-    x ^= x << 17;
-    fx->seed = x;
-    return x * 0x2545f4914f6cdd1dULL;
-}
-
-static bool chance(unsigned n)
-{
-    return (rnd() >> 33) % n == 0;
-}
-
-static unsigned pick(unsigned n)
-{
-    return (unsigned)((rnd() >> 33) % n);
-}
-
-static uint64_t interesting64(void)
-{
-    static const uint64_t v[] = {
-        0,
-        0x8000000000000000,
-        0x3ff0000000000000,
-        0xbff0000000000000,
-        0x7ff0000000000000,
-        0xfff0000000000000,
-        0x7ff8000000000000,
-        0x7ff0000000000001,
-        0x0000000000000001,
-        0x000fffffffffffff,
-        0x7fefffffffffffff,
-        0x0010000000000000,
-        0x3f8000003f800000,
-        0x7f8000007f800001,
-        0x7fc00000ff800000,
-        0x0000000180000001,
-        0x007fffff00800000,
-        0x7f7fffffff7fffff,
-        0x41dfffffffc00000,
-        0x43e0000000000000,
-        0x4f0000005f000000,
-        0x3ca0000000000000,
-        0x7ff4000000000000,
-        0xffffffffffffffff,
-        0x40ee000000000000,
-        0x7c00fc007e007c01,
-    };
-    uint64_t a = v[pick(ARRAY_SIZE(v))], b = v[pick(ARRAY_SIZE(v))];
-
-    switch (pick(6)) {
-    case 0:
-        return rnd();
-    case 1:
-        return (a & 0xffffffff00000000) | (b >> 32);
-    case 2: /* moderate doubles */
-        return (rnd() & 0x800fffffffffffff) | (uint64_t)(0x3f0 + pick(0x20)) << 52;
-    case 3: /* moderate singles */
-        return (rnd() & 0x807fffff807fffff) | (uint64_t)(0x78 + pick(16)) << 55 | (uint64_t)(0x78 + pick(16)) << 23;
-    case 4:
-        return pick(64);
-    default:
-        return a;
-    }
-}
-
-static void fill(uint8_t *p, unsigned n)
-{
-    for (unsigned i = 0; i + 8 <= n; i += 8)
-        store_le64(p + i, interesting64());
-}
-
-static void random_x87(uint8_t *x)
-{
-    uint16_t fcw = (uint16_t)(0x40 | (rnd() & 0xf00)), fsw = (uint16_t)(rnd() & 0x7f40);
-
-    fcw |= chance(3) ? (rnd() & 0x3f) : 0x3f;
-    if (chance(2))
-        fsw |= rnd() & 0x3f;
-    if (!chance(8)) /* mostly no exception pending */
-        fsw &= (uint16_t)(fcw | ~0x3f);
-    store_le16(x, fcw);
-    store_le16(x + 2, fsw & 0x7f7f);
-    x[4] = chance(2) ? (uint8_t)rnd() : 0xff;
-    x[5] = 0;
-    store_le16(x + 6, rnd() & 0x7ff);
-    store_le64(x + 8, rnd() & 0x7fffffffffff);
-    store_le64(x + 16, rnd() & 0x7fffffffffff);
-    for (unsigned i = 0; i < 8; i++) {
-        static const uint16_t exps[] = { 0,      0x7fff, 0x3fff, 0xbfff, 0x3ffe, 0x4000,
-                                         0x403d, 0x403e, 1,      0x7ffe, 0x8000, 0x400e };
-        uint8_t *st = x + 32 + 16 * i;
-
-        store_le64(st, chance(3) ? interesting64() : rnd() | 1ULL << 63);
-        store_le16(st + 8, chance(2) ? exps[pick(ARRAY_SIZE(exps))] : (uint16_t)(0x3ff0 + pick(32)));
-        memset(st + 10, 0, 6);
-    }
-}
-
-static void random_state(struct host_state *s)
-{
-    uint32_t mxcsr = 0x1f80;
-
-    memset(s, 0, sizeof(*s));
-    for (unsigned i = 0; i < 16; i++)
-        s->r[i] = interesting64();
-    s->flags = 0x202 | (rnd() & BT_ARITH);
-    random_x87(s->x);
-    if (!chance(4))
-        mxcsr = (uint32_t)(rnd() & 0xffff) | (chance(3) ? 0 : 0x1f80);
-    if (chance(16))
-        mxcsr |= 1U << 17;
-    store_le32(s->x + 24, mxcsr);
-    fill(s->x + 160, 256);
-    fill(s->x + 576, 256);
-    store_le64(s->x + 512, chance(4) ? pick(8) : 7);
-}
-
 /* ---- the private decode path: what decode.c does for these instructions ---- */
 
 static unsigned gpr_index(ZydisRegister reg)
@@ -288,95 +165,6 @@ static int decode(const uint8_t *code, unsigned n, enum bt_mode mode, struct bt_
         op->msize = (uint8_t)(o->size / 8);
     }
     return bt_bind_fp(fx->c, in, op);
-}
-
-/* ---- encodings ---- */
-
-static unsigned gen_modrm(uint8_t *p, bool vsib)
-{
-    uint8_t reg = (uint8_t)(pick(8) << 3);
-
-    if (!vsib && chance(2)) {
-        p[0] = 0xc0 | reg | (uint8_t)pick(8);
-        return 1;
-    }
-    if (vsib) {
-        p[0] = 0x04 | reg;
-        p[1] = (uint8_t)(pick(4) << 6 | pick(8) << 3 | 3);
-        return 2;
-    }
-    switch (pick(3)) {
-    case 0:
-        p[0] = reg | 3; /* [rbx] */
-        return 1;
-    case 1:
-        p[0] = 0x40 | reg | 3; /* [rbx + disp8] */
-        p[1] = (uint8_t)(pick(4) * 16);
-        return 2;
-    default:
-        p[0] = 0x04 | reg; /* [rbx + SIB without index] */
-        p[1] = 0x23;
-        return 2;
-    }
-}
-
-static unsigned gen_legacy(uint8_t *p)
-{
-    static const uint8_t prefixes[] = { 0, 0x66, 0xf2, 0xf3 };
-    unsigned n = 0, map = pick(4);
-    uint8_t prefix = prefixes[pick(4)];
-
-    if (prefix)
-        p[n++] = prefix;
-    if (chance(2))
-        p[n++] = 0x40 | (uint8_t)(rnd() & 0xc);
-    p[n++] = 0x0f;
-    if (map == 2)
-        p[n++] = 0x38;
-    else if (map == 3)
-        p[n++] = 0x3a;
-    p[n++] = (uint8_t)rnd();
-    if (map < 2 && (p[n - 1] == 0x38 || p[n - 1] == 0x3a))
-        p[n - 1] = 0x58;
-    n += gen_modrm(p + n, false);
-    store_le64(p + n, chance(3) ? rnd() & 0x0f0f0f0f : rnd());
-    return n + 4;
-}
-
-static unsigned gen_vex(uint8_t *p)
-{
-    unsigned n = 0, map = 1 + pick(3);
-    uint8_t pp = (uint8_t)pick(4), w = (uint8_t)(pick(2) << 7), l = (uint8_t)(pick(2) << 2),
-            r = (uint8_t)(pick(2) << 7);
-    uint8_t v = chance(2) ? 0x78 : (uint8_t)(pick(16) << 3), op = (uint8_t)rnd();
-    bool vsib = map == 2 && op >= 0x90 && op <= 0x93;
-
-    if (map == 1 && chance(2)) {
-        p[n++] = 0xc5;
-        p[n++] = r | v | l | pp;
-    } else {
-        p[n++] = 0xc4;
-        p[n++] = r | 0x60 | (uint8_t)map;
-        p[n++] = w | v | l | pp;
-    }
-    p[n++] = op;
-    n += gen_modrm(p + n, vsib);
-    store_le32(p + n, (uint32_t)rnd());
-    return n + 4;
-}
-
-static unsigned gen_x87(uint8_t *p)
-{
-    unsigned n = 0;
-
-    if (chance(16)) {
-        p[0] = 0x9b;
-        return 1;
-    }
-    if (chance(16))
-        p[n++] = 0x66;
-    p[n++] = 0xd8 | (uint8_t)pick(8);
-    return n + gen_modrm(p + n, false);
 }
 
 /* ---- comparing ---- */
@@ -451,22 +239,22 @@ static void setup_memory(struct trial *t)
     uint8_t *data = host_data(fx->host);
     uint64_t p = (uintptr_t)data;
 
-    fill(t->mem_before, HOST_DATA_SIZE);
-    switch (pick(8)) {
+    gen_fill(t->mem_before, HOST_DATA_SIZE);
+    switch (gen_pick(8)) {
     case 0:
-        p += 4096 - pick(64); /* crosses into the second page */
+        p += 4096 - gen_pick(64); /* crosses into the second page */
         break;
     case 1:
-        p += 8192 - pick(96); /* ends in the page that faults */
+        p += 8192 - gen_pick(96); /* ends in the page that faults */
         break;
     case 2:
-        p += pick(128);
+        p += gen_pick(128);
         break;
     case 3:
-        p += 8192 - 16 * pick(8);
+        p += 8192 - 16 * gen_pick(8);
         break;
     default:
-        p += 64 * pick(32);
+        p += 64 * gen_pick(32);
     }
     t->before.r[BT_RBX] = t->before.r[BT_RDI] = p;
     memcpy(data, t->mem_before, HOST_DATA_SIZE);
@@ -597,11 +385,11 @@ static void small_indices(struct trial *t)
 
     for (unsigned k = 0; k < 8; k++) {
         uint8_t *p = t->before.x + (k < 4 ? 160 : 576) + 16 * t->op.x[1] + 4 * (k & 3);
-        int32_t index = (int32_t)pick(96) - (chance(8) ? 32 : 0);
+        int32_t index = (int32_t)gen_pick(96) - (gen_chance(8) ? 32 : 0);
 
         if (!wide)
             store_le32(p, (uint32_t)index);
-        else if (!(k & 1) && !chance(8))
+        else if (!(k & 1) && !gen_chance(8))
             store_le64(p, (uint64_t)(int64_t)index);
     }
 }
@@ -657,11 +445,11 @@ static void run_many(unsigned (*gen)(uint8_t *), void (*prepare)(struct trial *)
         count = (unsigned)strtoul(env, NULL, 0);
     memset(seen, 0, sizeof(seen));
     for (unsigned i = 0; i < count; i++) {
-        random_state(&t.before);
+        gen_state(&t.before);
         setup_memory(&t);
         if (!generate(&t, gen))
             fail_msg("no encoding found");
-        t.tlb = chance(2);
+        t.tlb = gen_chance(2);
         adapt(&t);
         if (prepare)
             prepare(&t);
@@ -700,39 +488,28 @@ static void test_x87(void **state)
     run_many(gen_x87, NULL, 40000);
 }
 
-/* FXSAVE, FXRSTOR, XSAVE, XSAVEOPT, XSAVEC, XRSTOR. */
-static unsigned gen_area(uint8_t *p)
-{
-    static const uint8_t ops[6][2] = { { 0xae, 0 }, { 0xae, 1 }, { 0xae, 4 }, { 0xae, 5 }, { 0xae, 6 }, { 0xc7, 4 } };
-    unsigned n = 0, k = pick(6);
-
-    if (chance(2))
-        p[n++] = 0x48;
-    p[n++] = 0x0f;
-    p[n++] = ops[k][0];
-    p[n++] = (uint8_t)(ops[k][1] << 3 | 3);
-    return n;
-}
-
 /* A plausible image in memory; now and then with a defect, at an odd address, or reaching out of memory. */
 static void prepare_area(struct trial *t)
 {
-    unsigned at = chance(16) ? 16 * pick(64) : chance(8) ? 4096 - 64 * pick(16) : chance(16) ? 8192 - 64 * pick(16) : 0;
+    unsigned at = gen_chance(16)   ? 16 * gen_pick(64)
+                  : gen_chance(8)  ? 4096 - 64 * gen_pick(16)
+                  : gen_chance(16) ? 8192 - 64 * gen_pick(16)
+                                   : 0;
     uint8_t *x = t->mem_before + at;
     struct host_state image;
 
-    if (chance(32))
+    if (gen_chance(32))
         at += 8;
     t->before.r[BT_RBX] = (uintptr_t)host_data(fx->host) + at;
-    random_state(&image);
+    gen_state(&image);
     memset(image.x + 512, 0, 64);
-    store_le64(image.x + 512, pick(8));
-    if (chance(3))
-        store_le64(image.x + 520, 1ULL << 63 | (chance(4) ? pick(8) : 7));
-    if (chance(8))
-        store_le32(image.x + 24, (uint32_t)rnd());
-    if (chance(8))
-        image.x[512 + pick(64)] ^= (uint8_t)(1 << pick(8));
+    store_le64(image.x + 512, gen_pick(8));
+    if (gen_chance(3))
+        store_le64(image.x + 520, 1ULL << 63 | (gen_chance(4) ? gen_pick(8) : 7));
+    if (gen_chance(8))
+        store_le32(image.x + 24, (uint32_t)gen_rnd());
+    if (gen_chance(8))
+        image.x[512 + gen_pick(64)] ^= (uint8_t)(1 << gen_pick(8));
     image.x[512] &= 7; /* the host process has components that the model lacks */
     image.x[520] &= 7;
     image.x[513] &= 0xf0;
@@ -995,7 +772,7 @@ static int setup(void **state)
     memset(fx->c, 0, sizeof(*fx->c));
     if (bt_stubs_new(&fx->c->stubs) < 0)
         return -1;
-    fx->seed = getenv("BT_FP_SEED") ? strtoull(getenv("BT_FP_SEED"), NULL, 0) : 0x123456789abcdefULL;
+    gen_seed = getenv("BT_FP_SEED") ? strtoull(getenv("BT_FP_SEED"), NULL, 0) : 0x123456789abcdefULL;
     fx->mem.n_regions = 1;
     fx->region.code_mask = fx->code_mask;
     fx->vm.mem = &fx->mem;
@@ -1005,6 +782,7 @@ static int setup(void **state)
     fx->c->xcr0 = 7;
     fx->c->mode = BT_MODE_64;
     bt_fp_reset(fx->c);
+    gen_mxcsr_mask = load_le32(fx->c->xsave + 28);
     *state = fx;
     return 0;
 }
@@ -1028,5 +806,9 @@ int main(void)
         cmocka_unit_test(test_stubs_full),
     };
 
+    if (!__builtin_cpu_supports("avx")) {
+        printf("this host has no AVX: skipped\n");
+        return 77;
+    }
     return cmocka_run_group_tests(tests, setup, teardown);
 }

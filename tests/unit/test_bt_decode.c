@@ -9,6 +9,7 @@
 
 #include "bt_fake.h"
 #include "cpu/bt/int_priv.h"
+#include "cpu/bt/sys.h"
 
 /* Expected memory operand and sizes. seg NONE: no memory operand. */
 #define NONE BT_NOSEG
@@ -264,9 +265,9 @@ static void test_features(void **state)
     expect_fn(f, BT_MODE_64, "f30fbcc0", bt_int_scan[BT_SCAN_BSF][0][1]);
     expect_fn(f, BT_MODE_64, "f30fbdc0", bt_int_scan[BT_SCAN_BSR][0][1]);
     f->hide_features = false;
-    if (__builtin_cpu_supports("bmi"))
+    if (bt_has_cpuid(f->c, 7, 0, 1, 3))
         expect_fn(f, BT_MODE_64, "f30fbcc0", bt_int_scan[BT_SCAN_TZCNT][0][1]);
-    if (__builtin_cpu_supports("lzcnt"))
+    if (bt_has_cpuid(f->c, 0x80000001, 0, 2, 5))
         expect_fn(f, BT_MODE_64, "f30fbdc0", bt_int_scan[BT_SCAN_LZCNT][0][1]);
 }
 
@@ -275,7 +276,7 @@ static void test_vex_modes(void **state)
 {
     struct bt_fake *f = *state;
 
-    if (!__builtin_cpu_supports("bmi"))
+    if (!bt_has_cpuid(f->c, 7, 0, 1, 3))
         skip();
     expect_fn(f, BT_MODE_16, "c4e278f2c0", bt_int_bmi[BT_BMI_ANDN][0][0]);
     f->c->cr0 = 0;

@@ -10,6 +10,7 @@
 #include "bt_fake.h"
 #include "bt_native.h"
 #include "cpu/bt/int_priv.h"
+#include "cpu/bt/sys.h"
 
 #define BAD_ADDRESS 0x123450000ULL
 
@@ -548,7 +549,7 @@ static void test_random_numbers(void **state)
     unsigned distinct = 0;
     uint64_t last = 0;
 
-    if (!__builtin_cpu_supports("rdrnd"))
+    if (!bt_has_cpuid(f->c, 1, 0, 2, 30))
         skip();
     for (unsigned i = 0; i < 8; i++) {
         f->c->rflags |= BT_OF | BT_ZF;

@@ -17,6 +17,10 @@ static _Noreturn void exc_leave(struct bt_vcpu *c, unsigned vector, bool has_err
     c->exc.error = error;
     c->exc.soft = soft;
     c->exc.payload = payload;
+    if (UNLIKELY(c->split_held)) {
+        c->split_held = 0;
+        bt_split_unlock(c->vm);
+    }
     __builtin_longjmp(c->jmp, 1);
 }
 

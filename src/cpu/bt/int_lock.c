@@ -3,11 +3,13 @@
  * devices see it whole; only MMIO and page-crossing operands go through the VM-wide split lock. */
 #include "cpu/bt/int_priv.h"
 
-/* Take the split lock for [lin, lin+size) and read the old value into buf. Write permission is checked before. */
+/* Take the split lock for [lin, lin+size) and read the old value into buf. Write permission is checked before; should the
+ * guest change its page tables meanwhile, the fault releases the lock. */
 void bt_split_begin(struct bt_vcpu *c, uint64_t lin, void *buf, unsigned size, unsigned seg)
 {
     bt_probe_write(c, c->ctx, lin, size, seg);
     bt_split_lock(c->vm);
+    c->split_held = 1;
     bt_read_slow(c, c->ctx, lin, buf, size, seg);
 }
 
@@ -15,6 +17,7 @@ void bt_split_begin(struct bt_vcpu *c, uint64_t lin, void *buf, unsigned size, u
 void bt_split_end(struct bt_vcpu *c, uint64_t lin, const void *buf, unsigned size, unsigned seg)
 {
     bt_write_slow(c, c->ctx, lin, buf, size, seg);
+    c->split_held = 0;
     bt_split_unlock(c->vm);
 }
 

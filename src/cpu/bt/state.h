@@ -220,6 +220,7 @@ struct bt_vcpu {
     uint8_t sipi_vector;
     uint8_t db_pending; /* DR6 bits of a #DB trap that comes after the present instruction */
     uint64_t dr6_trap;
+    uint8_t split_held; /* this vCPU holds vm->split_lock; a fault on the way releases it (exc.c) */
     void *jmp[8]; /* __builtin_setjmp buffer of the run loop */
     bool jmp_set;
 

@@ -347,6 +347,26 @@ static void test_limits(void **state)
     end(&f);
 }
 
+/* The file shrinks behind our back: an error for the guest, no stale bytes, and the device goes on. */
+static void test_truncated(void **state)
+{
+    static struct fixture f;
+    struct request q = { .type = IN, .sector = DISK_SECTORS / 2 - 1, .data_len = 1024 };
+    static const uint8_t zeroes[1024];
+
+    (void)state;
+    for (unsigned kind = BLK_AIO_URING; kind <= BLK_AIO_THREADS; kind++) {
+        begin(&f, (struct blk_open_config){ .aio = kind }, ALL_DEVICE_FEATURES);
+        assert_int_equal(truncate(f.path, DISK / 2), 0);
+        memset(data_of(&f, &q), 0x5a, q.data_len);
+        assert_int_equal(run(&f, q), S_IOERR);
+        assert_memory_equal(data_of(&f, &q), zeroes, q.data_len);
+        assert_int_equal(run(&f, (struct request){ .type = IN, .data_len = 512 }), S_OK);
+        assert_int_equal(rig_status(&f.d), 15);
+        end(&f);
+    }
+}
+
 static void test_read_only(void **state)
 {
     static struct fixture f;
@@ -467,6 +487,7 @@ int main(void)
         cmocka_unit_test(test_random_direct),      cmocka_unit_test(test_limits),
         cmocka_unit_test(test_read_only),          cmocka_unit_test(test_broken_queue),
         cmocka_unit_test(test_reset_in_flight),    cmocka_unit_test(test_open),
+        cmocka_unit_test(test_truncated),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -502,6 +502,33 @@ static void test_forward(void **state)
     end(&f);
 }
 
+static void test_forward_udp(void **state)
+{
+    static struct fixture f;
+    struct net_user_forward forward = { .udp = true, .host_addr.s_addr = htonl(INADDR_LOOPBACK), .guest_port = 53 };
+    struct net_user_config user = { .forwards = &forward, .n_forwards = 1 };
+    struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    uint16_t own_port;
+    int fd = host_socket(SOCK_DGRAM, &forward.host_port);
+    char got[8] = "";
+    uint8_t *h;
+
+    (void)state;
+    close(fd); /* its port is free again */
+    begin(&f, user, F_ALL | RIG_F_PACKED, 2048);
+    dhcp(&f);
+    fd = host_socket(SOCK_DGRAM, &own_port);
+    a.sin_port = htons(forward.host_port);
+    assert_int_equal(sendto(fd, "ask", 4, 0, (struct sockaddr *)&a, sizeof(a)), 4);
+    h = expect_ip(&f, 17, 53);
+    assert_string_equal((char *)h + 8, "ask");
+    send_udp(&f, GUEST_IP, rd32(h - 8), 53, rd16(h), "told", 5);
+    assert_int_equal(recv(fd, got, sizeof(got), 0), 5);
+    assert_string_equal(got, "told");
+    close(fd);
+    end(&f);
+}
+
 static uint8_t control(struct fixture *f, uint8_t class, uint8_t cmd, const void *data, uint32_t len)
 {
     struct drv_buf bufs[2] = { { .gpa = CTRL_BASE, .len = 2 + len },
@@ -582,6 +609,7 @@ int main(void)
         cmocka_unit_test(test_merged_packed_large_mtu),
         cmocka_unit_test(test_plain),
         cmocka_unit_test(test_forward),
+        cmocka_unit_test(test_forward_udp),
         cmocka_unit_test(test_control),
         cmocka_unit_test(test_malformed),
     };

@@ -13,7 +13,6 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-#include "base/list.h"
 #include "base/log.h"
 #include "sys/loop.h"
 
@@ -28,7 +27,7 @@ struct net_user_fd {
 };
 
 struct net_user_frame {
-    struct list node;
+    struct net_user_frame *next;
     size_t len;
     uint8_t data[];
 };
@@ -44,7 +43,7 @@ struct net_user {
     int *fds; /* n_fds numbers of descriptors that libslirp asked for lately */
     unsigned n_by_fd, n_fds;
     uint64_t round;
-    struct list queue;
+    struct net_user_frame *queue, **queue_end; /* oldest first; queue_end: where the next one is hooked in */
     size_t queue_bytes;
 };
 
@@ -70,7 +69,7 @@ static ssize_t net_user_cb_send_packet(const void *buf, size_t len, void *opaque
     struct net_user *u = opaque;
     struct net_user_frame *f;
 
-    if (list_empty(&u->queue) && net_user_deliver(u, buf, len))
+    if (!u->queue && net_user_deliver(u, buf, len))
         return (ssize_t)len;
     if (u->queue_bytes + len > NET_USER_QUEUE_BYTES)
         return (ssize_t)len;
@@ -79,14 +78,21 @@ static ssize_t net_user_cb_send_packet(const void *buf, size_t len, void *opaque
         return (ssize_t)len;
     f->len = len;
     memcpy(f->data, buf, len);
-    list_add_before(&u->queue, &f->node);
+    f->next = NULL;
+    *u->queue_end = f;
+    u->queue_end = &f->next;
     u->queue_bytes += len;
     return (ssize_t)len;
 }
 
-static void net_user_frame_free(struct net_user *u, struct net_user_frame *f)
+/* Forget the oldest frame, of which there is one. */
+static void net_user_drop_frame(struct net_user *u)
 {
-    list_remove(&f->node);
+    struct net_user_frame *f = u->queue;
+
+    u->queue = f->next;
+    if (!u->queue)
+        u->queue_end = &u->queue;
     u->queue_bytes -= f->len;
     free(f);
 }
@@ -95,13 +101,8 @@ static void net_user_receive_ready(struct net_backend *b)
 {
     struct net_user *u = (struct net_user *)b;
 
-    while (!list_empty(&u->queue)) {
-        struct net_user_frame *f = CONTAINER_OF(u->queue.next, struct net_user_frame, node);
-
-        if (!net_user_deliver(u, f->data, f->len))
-            return;
-        net_user_frame_free(u, f);
-    }
+    while (u->queue && net_user_deliver(u, u->queue->data, u->queue->len))
+        net_user_drop_frame(u);
 }
 
 /* ---- what libslirp asks of its host ---- */
@@ -326,8 +327,8 @@ static void net_user_close(struct net_backend *b)
 
     if (u->slirp)
         slirp_cleanup(u->slirp);
-    while (!list_empty(&u->queue))
-        net_user_frame_free(u, CONTAINER_OF(u->queue.next, struct net_user_frame, node));
+    while (u->queue)
+        net_user_drop_frame(u);
     loop_timer_free(u->timer);
     loop_fd_free(u->src);
     if (u->epfd >= 0)
@@ -426,7 +427,7 @@ int net_user_new(const struct net_user_config *config, struct loop *loop, int *r
     u->base = (struct net_backend){ .ops = &net_user_ops, .mtu = (uint16_t)mtu, .checksums_good = true };
     u->loop = loop;
     u->epfd = -1;
-    list_init(&u->queue);
+    u->queue_end = &u->queue;
     res = net_user_init(u, loop);
     for (unsigned i = 0; i < config->n_forwards && res == 0; i++) {
         res = net_user_add_forward(u, &config->forwards[i]);

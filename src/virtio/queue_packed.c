@@ -134,7 +134,7 @@ void virtq_packed_unpop(struct virtq *q, const struct virtq_chain *c)
 
 void virtq_packed_push(struct virtq *q, struct virtq_chain *const *chains, const uint32_t *lens, unsigned n)
 {
-    uint8_t *first = NULL;
+    uint8_t *first = virtq_packed_slot(q, q->next_used);
     uint16_t first_flags = 0;
 
     for (unsigned i = 0; i < n; i++) {
@@ -146,7 +146,6 @@ void virtq_packed_push(struct virtq *q, struct virtq_chain *const *chains, const
         virtq_store32(slot + 8, lens[i]);
         virtq_store16(slot + 12, chains[i]->id);
         if (i == 0) {
-            first = slot;
             first_flags = flags;
         } else {
             virtq_store16_release(slot + 14, flags);

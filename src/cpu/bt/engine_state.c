@@ -254,7 +254,7 @@ int bt_engine_get_events(struct cpu_vcpu *vcpu, struct kvm_vcpu_events *events)
         .exception_has_payload = 1,
         .exception_payload = c->exc.payload,
         .interrupt.shadow = engine_shadow_out(c->shadow),
-        .nmi = { .pending = (atomic_load(&c->events) & BT_EV_NMI) != 0, .masked = c->nmi_blocked },
+        .nmi = { .pending = c->nmi_pending || (atomic_load(&c->events) & BT_EV_NMI), .masked = c->nmi_blocked },
         .sipi_vector = c->sipi_vector,
         .flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SIPI_VECTOR | KVM_VCPUEVENT_VALID_SHADOW |
                  KVM_VCPUEVENT_VALID_PAYLOAD,
@@ -284,6 +284,7 @@ int bt_engine_set_events(struct cpu_vcpu *vcpu, const struct kvm_vcpu_events *ev
     if (events->flags & KVM_VCPUEVENT_VALID_SIPI_VECTOR)
         c->sipi_vector = (uint8_t)events->sipi_vector;
     if (events->flags & KVM_VCPUEVENT_VALID_NMI_PENDING) {
+        c->nmi_pending = 0;
         if (events->nmi.pending)
             bt_vcpu_signal(c, BT_EV_NMI);
         else

@@ -109,8 +109,12 @@ void bt_iret(struct bt_vcpu *c, unsigned size, uint64_t next)
     struct iret_frame f = { 0 };
     struct bt_stack k;
 
-    /* NMIs are open again from here on, even where the IRET itself faults. BT_EV_NMI stays set while one waits. */
+    /* NMIs are open again from here on, even where the IRET itself faults. */
     c->nmi_blocked = 0;
+    if (UNLIKELY(c->nmi_pending != 0)) {
+        c->nmi_pending = 0;
+        atomic_fetch_or(&c->events, BT_EV_NMI);
+    }
     bt_stack_current(c, &k);
     if (!bt_protected(c)) {
         if (bt_v86(c) && bt_iopl(c) < 3)

@@ -96,11 +96,16 @@ static enum run_result run_boundary(struct bt_vcpu *c)
         run_clear(c, BT_EV_TIMER);
         bt_timers_run(c);
     }
+    if ((ev & BT_EV_NMI) && c->nmi_blocked) { /* IRET raises it again; left set it would keep blocks from running */
+        run_clear(c, BT_EV_NMI);
+        c->nmi_pending = 1;
+        ev &= ~(uint32_t)BT_EV_NMI;
+    }
     if (ev & BT_EV_SMI)
         run_clear(c, BT_EV_SMI); /* no SMM is offered */
     if (c->mp_state != KVM_MP_STATE_RUNNABLE || c->shadow)
         return RUN_AGAIN;
-    if ((ev & BT_EV_NMI) && !c->nmi_blocked) {
+    if (ev & BT_EV_NMI) {
         run_clear(c, BT_EV_NMI);
         c->halted = 0;
         bt_deliver_interrupt(c, BT_NMI, true);

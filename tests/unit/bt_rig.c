@@ -88,7 +88,6 @@ int rig_try(struct bt_rig *r, void (*fn)(struct bt_vcpu *c, void *arg), void *ar
     int vector;
 
     r->c->exc.pending = 0;
-    r->c->exc.error = 0;
     vector = rig_guard(r, fn, arg);
     r->c->exc.pending = 0;
     return vector;

@@ -292,7 +292,8 @@ static void test_rep_fault_midway(void **state)
         assert_int_equal(f->c->r[BT_RCX], 95);
         assert_int_equal(f->c->r[BT_RDI], addr(f, 0) - 4);
         f->c->rflags &= ~(uint64_t)BT_DF;
-        /* SCAS: flags stay as they were before the instruction. */
+        /* SCAS on Intel's models: flags stay as they were before the instruction. */
+        f->c->cpuid[0].ebx = 0x756e6547;
         f->c->rflags |= BT_OF | BT_SF;
         f->c->r[BT_RAX] = 0x99;
         f->c->r[BT_RDI] = addr(f, end - 8);

@@ -141,7 +141,7 @@ static unsigned bt_decode_quirks(const struct bt_vcpu *c, const struct bt_insn *
     }
     if (in->mode == BT_MODE_64 && in->zi.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE &&
         in->zi.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR && (in->zi.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE) &&
-        bt_model_amd(c))
+        in->amd)
         return BT_DEC_AMD_BRANCHES;
     return 0;
 }
@@ -171,7 +171,7 @@ static bool bt_isa_refused(const struct bt_vcpu *c, const struct bt_insn *in)
         return in->mode == BT_MODE_64 && !bt_has_cpuid(c, 0x80000001, 0, 2, 0);
     case ZYDIS_ISA_SET_PREFETCH_NOP:
         /* The register form is a NOP on Intel's CPUs only. */
-        return zi->raw.modrm.mod == 3 && bt_model_amd(c);
+        return zi->raw.modrm.mod == 3 && in->amd;
     default:
         break;
     }
@@ -344,6 +344,7 @@ int bt_decode(struct bt_vcpu *c, const uint8_t *buf, unsigned n, enum bt_mode mo
     unsigned quirks;
 
     in.mode = (uint8_t)mode;
+    in.amd = bt_model_amd(c);
     st = bt_decode_zydis(buf, n, mode, 0, &in);
     if (ZYAN_SUCCESS(st)) {
         quirks = bt_decode_quirks(c, &in);

@@ -14,6 +14,7 @@ struct bt_insn {
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
     uint8_t bytes[15];
     uint8_t mode; /* enum bt_mode */
+    bool amd; /* the CPU model is AMD's: for the few encodings that AMD and Intel read differently */
     uint8_t mem_op; /* index in ops of the memory operand, 0xff if none */
 };
 

@@ -45,6 +45,18 @@ static unsigned bt_size3(unsigned bits)
     return bits == 16 ? 0 : bits == 32 ? 1 : 2;
 }
 
+/* The repeat prefix that counts, which is the last one: 0xf2, 0xf3 or 0. */
+static uint8_t bt_rep_prefix(const struct bt_insn *in)
+{
+    uint8_t found = 0;
+
+    for (unsigned i = 0; i < in->zi.raw.prefix_count; i++) {
+        if (in->zi.raw.prefixes[i].value == 0xf2 || in->zi.raw.prefixes[i].value == 0xf3)
+            found = in->zi.raw.prefixes[i].value;
+    }
+    return found;
+}
+
 static int bt_set(struct bt_op *op, bt_fn fn)
 {
     if (!fn)
@@ -182,6 +194,10 @@ static int bt_bind_movx(const struct bt_insn *in, struct bt_op *op, unsigned sig
     unsigned to = bt_size3(in->ops[0].size), from = bt_size4(in->ops[1].size), mem = bt_rm_source(in, op, 1);
 
     op->dst = bt_opreg(&in->ops[0]);
+    if (in->zi.mnemonic == M(MOVSXD) && to == 0) { /* moves 16 bits, whatever Zydis says of a memory operand */
+        from = 1;
+        op->msize = mem ? 2 : 0;
+    }
     if (!sign)
         return from > 1 ? -EINVAL : bt_set(op, bt_int_movzx[mem][from][to]);
     return from > 2 ? -EINVAL : bt_set(op, bt_int_movsx[mem][from][to]);
@@ -370,7 +386,11 @@ static int bt_bind_ret(const struct bt_insn *in, struct bt_op *op, unsigned arg)
 static int bt_bind_loop(const struct bt_insn *in, struct bt_op *op, unsigned arg)
 {
     int kind = bt_branch_kind(in, op);
+    uint8_t rep = bt_rep_prefix(in);
 
+    /* AMD's CPUs let a repeat prefix choose between LOOPE and LOOPNE, whatever the opcode says. */
+    if (in->amd && rep && (arg == BT_LOOP_E || arg == BT_LOOP_NE))
+        arg = rep == 0xf3 ? BT_LOOP_E : BT_LOOP_NE;
     return kind < 0 ? kind : bt_set(op, bt_int_loop[arg]);
 }
 
@@ -431,17 +451,16 @@ static int bt_bind_stack(const struct bt_insn *in, struct bt_op *op, unsigned ar
 }
 
 /* ---- strings ---- */
-/* arg: operation << 2 | size. The repeat prefix is taken from the bytes: F2 repeats MOVS, STOS and LODS as well. */
+/* arg: operation << 2 | size. */
 static int bt_bind_string(const struct bt_insn *in, struct bt_op *op, unsigned arg)
 {
-    for (unsigned i = 0; i < in->zi.raw.prefix_count; i++) {
-        uint8_t prefix = in->zi.raw.prefixes[i].value;
+    uint8_t rep = bt_rep_prefix(in);
 
-        if (prefix != 0xf2 && prefix != 0xf3)
-            continue;
-        op->flags &= (uint16_t) ~(BT_OPF_REP | BT_OPF_REPNE);
-        op->flags |= prefix == 0xf2 ? BT_OPF_REPNE : BT_OPF_REP; /* the last one counts */
-    }
+    /* F2 repeats MOVS, STOS and LODS as well. */
+    op->flags &= (uint16_t) ~(BT_OPF_REP | BT_OPF_REPNE);
+    if (rep)
+        op->flags |= rep == 0xf2 ? BT_OPF_REPNE : BT_OPF_REP;
+    op->x[0] = in->amd;
     return bt_set(op, bt_int_string[arg >> 2][arg & 3]);
 }
 

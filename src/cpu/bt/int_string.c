@@ -7,7 +7,8 @@
  * MOVS and STOS work in runs: as many elements as lie in the present page(s) are done by the host's own REP MOVS/STOS
  * of the same element size, which gives the architecture's ascending element order for overlapping operands as well.
  *
- * Flags of SCAS and CMPS are committed when the repeat ends or is interrupted; a fault leaves the old ones. */
+ * Flags of SCAS and CMPS are committed when the repeat ends or is interrupted. A fault in the middle leaves the old
+ * ones on Intel's CPUs (SDM, REP), those of the last whole element on AMD's (op->x[0]). */
 #include "cpu/bt/int_priv.h"
 
 /* Work per call: elements done singly cost 1, a run through host pointers BT_STR_RUN. */
@@ -201,6 +202,8 @@ DEF_STEPS(64)
         for (n = c->r[BT_RCX] & op->amask; n != 0;) {                       \
             bt_##name(c, op, &fl);                                          \
             bt_areg_set(c, op, BT_RCX, --n);                                \
+            if (op->x[0])                                                   \
+                c->rflags = fl;                                             \
             if (!(fl & BT_ZF) != ((op->flags & BT_OPF_REPNE) != 0))         \
                 break;                                                      \
             if (n != 0 && (--budget <= 0 || bt_str_interrupted(c))) {       \

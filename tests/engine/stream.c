@@ -1,7 +1,7 @@
 /* Random instruction streams against the real CPU:
  *   stream [--engine interp] [--seed N] [--count N] [--first N] [--verbose]
- * Exit status 0: all equal; 1: a difference (printed with the disassembly); 77: cannot run here. The streams run in child
- * processes, because a random store can hit the test's own memory; such a stream is counted as skipped. */
+ * Exit status 0: all equal; 1: a difference (printed with the disassembly); 77: cannot run here. The streams run in
+ * child processes, because a random store can hit the test's own memory; such a stream is counted as skipped. */
 #include <Zydis/Zydis.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -40,6 +40,8 @@ static void print_stream(const struct stream *s)
     ZydisMachineMode mode = s->compat ? ZYDIS_MACHINE_MODE_LONG_COMPAT_32 : ZYDIS_MACHINE_MODE_LONG_64;
     ZydisDisassembledInstruction in;
 
+    for (unsigned i = 0; i < 16; i++)
+        printf("  %s=%" PRIx64 "%s", reg_names[i], s->start.regs.gpr[i], i % 4 == 3 ? "\n" : "");
     for (unsigned at = 0; at < s->n_bytes;) {
         if (!ZYAN_SUCCESS(ZydisDisassembleIntel(mode, STREAM_CODE + at, s->code + at, s->n_bytes - at, &in)))
             break;
@@ -58,7 +60,29 @@ static unsigned differ(const char *what, uint64_t start, uint64_t cpu, uint64_t 
     return 1;
 }
 
-static unsigned compare_regs(const struct stream *s, const struct stream_result *a, const struct stream_result *b, bool print)
+/* Whether the stream ended with a fault inside a repeated CMPS or SCAS. Intel CPUs then show the flags from before the
+ * instruction, AMD those of the last comparison; it is restarted either way. */
+static bool ended_in_compare(const struct stream *s, const struct stream_result *r)
+{
+    uint64_t at = r->end.regs.rip - STREAM_CODE;
+    bool repeat = false;
+
+    for (; at < s->n_bytes; at++) {
+        uint8_t b = s->code[at];
+
+        if (b == 0xf2 || b == 0xf3)
+            repeat = true;
+        else if (repeat && (b == 0xa6 || b == 0xa7 || b == 0xae || b == 0xaf))
+            return r->vector != 3;
+        else if (b != 0x66 && b != 0x67 && (b & 0xe7) != 0x26 && (b & 0xfe) != 0x64 && b != 0xf0 &&
+                 (s->compat || (b & 0xf0) != 0x40))
+            break;
+    }
+    return false;
+}
+
+static unsigned compare_regs(const struct stream *s, const struct stream_result *a, const struct stream_result *b,
+                             bool print)
 {
     uint64_t mask = s->compat ? 0xffffffff : ~0ULL;
     unsigned n = 0;
@@ -69,7 +93,7 @@ static unsigned compare_regs(const struct stream *s, const struct stream_result 
     }
     if ((a->end.regs.rip ^ b->end.regs.rip) & mask)
         n += print ? differ("rip", s->start.regs.rip, a->end.regs.rip, b->end.regs.rip) : 1;
-    if ((a->end.regs.rflags ^ b->end.regs.rflags) & CMP_RFLAGS)
+    if ((a->end.regs.rflags ^ b->end.regs.rflags) & (ended_in_compare(s, a) ? CMP_RFLAGS & ~0x8d5ULL : CMP_RFLAGS))
         n += print ? differ("rflags", s->start.regs.rflags, a->end.regs.rflags, b->end.regs.rflags) : 1;
     return n;
 }
@@ -139,11 +163,46 @@ static unsigned compare_bytes(const char *what, const uint8_t *start, const uint
     return n;
 }
 
+/* Whether the memory operand of the instruction at rip is larger than a long double: vectors, x87 environments. */
+static bool large_operand_at(const struct stream *s, uint64_t rip)
+{
+    uint64_t at = rip - STREAM_CODE;
+    ZydisMachineMode mode = s->compat ? ZYDIS_MACHINE_MODE_LONG_COMPAT_32 : ZYDIS_MACHINE_MODE_LONG_64;
+    ZydisDisassembledInstruction in;
+
+    if (at >= s->n_bytes || !ZYAN_SUCCESS(ZydisDisassembleIntel(mode, rip, s->code + at, s->n_bytes - at, &in)))
+        return false;
+    for (unsigned i = 0; i < in.info.operand_count; i++) {
+        if (in.operands[i].type == ZYDIS_OPERAND_TYPE_MEMORY && in.operands[i].size > 80)
+            return true;
+    }
+    return false;
+}
+
+/* Differences that CPUs have among themselves: when a large operand counts as misaligned (#AC), which fault comes first
+ * for one that is misaligned or wraps at 4 GiB as well as unmapped, and undefined flags that a single-step trap shows.
+ */
+static bool excused(const struct stream *s, const struct stream_result *a, const struct stream_result *b)
+{
+    const uint32_t access_faults = 1U << 12 | 1U << 13 | 1U << 14;
+
+    if ((a->vector == 17 && large_operand_at(s, a->end.regs.rip)) ||
+        (b->vector == 17 && large_operand_at(s, b->end.regs.rip)))
+        return true;
+    if (a->vector == 1 && b->vector == 1 && s->decimal)
+        return true;
+    return a->vector < 32 && b->vector < 32 && access_faults >> a->vector & access_faults >> b->vector & 1 &&
+           a->end.regs.rip == b->end.regs.rip && large_operand_at(s, a->end.regs.rip);
+}
+
 static unsigned compare(const struct stream *s, struct stream_result *a, struct stream_result *b, bool print)
 {
     static uint8_t start[STREAM_DATA_SIZE];
-    unsigned n = compare_fault(a, b, print) + compare_regs(s, a, b, print);
+    unsigned n;
 
+    if (excused(s, a, b))
+        return 0;
+    n = compare_fault(a, b, print) + compare_regs(s, a, b, print);
     normalise_xsave(a->end.xsave, s->compat);
     normalise_xsave(b->end.xsave, s->compat);
     n += compare_bytes("xsave", s->start.xsave, a->end.xsave, b->end.xsave, STREAM_XSAVE_SIZE, print);

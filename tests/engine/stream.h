@@ -1,5 +1,5 @@
-/* Random instruction streams: the same bytes with the same registers and memory run on the real CPU (user mode) and in an
- * engine (ring 3), and everything that a program can see afterwards is compared.
+/* Random instruction streams: the same bytes with the same registers and memory run on the real CPU (user mode) and in
+ * an engine (ring 3), and everything that a program can see afterwards is compared.
  *
  * Both sides have code and data at the same addresses, so that addresses need no translation:
  *   STREAM_CODE  one page, read and execute, filled with INT3 behind the stream (the normal end)
@@ -16,7 +16,7 @@
 #define STREAM_DATA_SIZE 0x3000ULL
 #define STREAM_DATA_RW 0x2000ULL
 #define STREAM_INSNS_MAX 16
-#define STREAM_BYTES_MAX (STREAM_INSNS_MAX * 15)
+#define STREAM_BYTES_MAX (STREAM_INSNS_MAX * 19)
 
 /* Registers in the order of the encoding: RAX RCX RDX RBX RSP RBP RSI RDI R8..R15. */
 struct stream_regs {
@@ -32,7 +32,8 @@ struct stream_state {
 };
 
 struct stream {
-    bool compat; /* 32-bit code segment */
+    bool compat;  /* 32-bit code segment */
+    bool decimal; /* has AAA, AAS, AAM, AAD, DAA or DAS, which leave undefined flags behind */
     unsigned n_insns, n_bytes;
     uint8_t code[STREAM_BYTES_MAX];
     struct stream_state start;

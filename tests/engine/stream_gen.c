@@ -1,6 +1,7 @@
-/* Making random instruction streams. Candidates are random bytes, shaped so that most of them decode, and kept where Zydis
- * knows them as instructions that both sides must agree on: no system calls, nothing whose result differs from run to run
- * or is virtualised on purpose, nothing that the default CPU model hides. Illegal and faulting ones are welcome. */
+/* Making random instruction streams. Candidates are random bytes, shaped so that most of them decode, and kept where
+ * Zydis knows them as instructions that both sides must agree on: no system calls, nothing whose result differs from
+ * run to run or is virtualised on purpose, nothing that the default CPU model hides. Illegal and faulting ones are
+ * welcome. */
 #include <Zydis/Zydis.h>
 #include <string.h>
 
@@ -8,35 +9,105 @@
 
 struct gen_insn {
     unsigned len, rel_at, rel_bytes;
+    bool decimal; /* leaves undefined flags behind that this CPU cannot show us in 64-bit mode */
 };
 
 /* Mnemonics that may differ by design, or that leave the sandbox. */
 static bool gen_mnemonic_ok(const ZydisDecodedInstruction *zi)
 {
     switch (zi->mnemonic) {
-    case ZYDIS_MNEMONIC_SYSCALL: case ZYDIS_MNEMONIC_SYSENTER: case ZYDIS_MNEMONIC_SYSRET: case ZYDIS_MNEMONIC_SYSEXIT:
-    case ZYDIS_MNEMONIC_INT: case ZYDIS_MNEMONIC_INT1: case ZYDIS_MNEMONIC_INT3: case ZYDIS_MNEMONIC_INTO:
-    case ZYDIS_MNEMONIC_CPUID: case ZYDIS_MNEMONIC_RDTSC: case ZYDIS_MNEMONIC_RDTSCP: case ZYDIS_MNEMONIC_RDPMC:
-    case ZYDIS_MNEMONIC_RDPID: case ZYDIS_MNEMONIC_RDRAND: case ZYDIS_MNEMONIC_RDSEED: case ZYDIS_MNEMONIC_XGETBV:
-    case ZYDIS_MNEMONIC_RDFSBASE: case ZYDIS_MNEMONIC_RDGSBASE: case ZYDIS_MNEMONIC_WRFSBASE:
-    case ZYDIS_MNEMONIC_WRGSBASE: case ZYDIS_MNEMONIC_RDPKRU: case ZYDIS_MNEMONIC_WRPKRU:
-    case ZYDIS_MNEMONIC_LAR: case ZYDIS_MNEMONIC_LSL: case ZYDIS_MNEMONIC_VERR: case ZYDIS_MNEMONIC_VERW:
-    case ZYDIS_MNEMONIC_SLDT: case ZYDIS_MNEMONIC_STR: case ZYDIS_MNEMONIC_SMSW: case ZYDIS_MNEMONIC_SGDT:
-    case ZYDIS_MNEMONIC_SIDT: case ZYDIS_MNEMONIC_LDS: case ZYDIS_MNEMONIC_LES: case ZYDIS_MNEMONIC_LSS:
-    case ZYDIS_MNEMONIC_LFS: case ZYDIS_MNEMONIC_LGS: case ZYDIS_MNEMONIC_IRET: case ZYDIS_MNEMONIC_IRETD:
-    case ZYDIS_MNEMONIC_IRETQ: case ZYDIS_MNEMONIC_MONITOR: case ZYDIS_MNEMONIC_MWAIT: case ZYDIS_MNEMONIC_VMCALL:
-    case ZYDIS_MNEMONIC_VMMCALL: case ZYDIS_MNEMONIC_UMONITOR: case ZYDIS_MNEMONIC_UMWAIT: case ZYDIS_MNEMONIC_TPAUSE:
-    case ZYDIS_MNEMONIC_XABORT: case ZYDIS_MNEMONIC_XBEGIN: case ZYDIS_MNEMONIC_XEND: case ZYDIS_MNEMONIC_XTEST:
-    case ZYDIS_MNEMONIC_XSAVE: case ZYDIS_MNEMONIC_XSAVE64: case ZYDIS_MNEMONIC_XSAVEC: case ZYDIS_MNEMONIC_XSAVEC64:
-    case ZYDIS_MNEMONIC_XSAVEOPT: case ZYDIS_MNEMONIC_XSAVEOPT64: case ZYDIS_MNEMONIC_XRSTOR:
-    case ZYDIS_MNEMONIC_XRSTOR64: case ZYDIS_MNEMONIC_CLZERO: case ZYDIS_MNEMONIC_MONITORX:
-    case ZYDIS_MNEMONIC_MWAITX: case ZYDIS_MNEMONIC_PTWRITE: case ZYDIS_MNEMONIC_SERIALIZE:
-    case ZYDIS_MNEMONIC_ENQCMD: case ZYDIS_MNEMONIC_MOVDIR64B: case ZYDIS_MNEMONIC_MOVDIRI:
-    case ZYDIS_MNEMONIC_IN: case ZYDIS_MNEMONIC_OUT: case ZYDIS_MNEMONIC_INSB: case ZYDIS_MNEMONIC_INSW:
-    case ZYDIS_MNEMONIC_INSD: case ZYDIS_MNEMONIC_OUTSB: case ZYDIS_MNEMONIC_OUTSW: case ZYDIS_MNEMONIC_OUTSD:
-    case ZYDIS_MNEMONIC_INVLPGB: case ZYDIS_MNEMONIC_RDPRU: case ZYDIS_MNEMONIC_MCOMMIT: case ZYDIS_MNEMONIC_CLUI:
-    case ZYDIS_MNEMONIC_STUI: case ZYDIS_MNEMONIC_TESTUI: case ZYDIS_MNEMONIC_UIRET: case ZYDIS_MNEMONIC_SENDUIPI:
+    case ZYDIS_MNEMONIC_SYSCALL:
+    case ZYDIS_MNEMONIC_SYSENTER:
+    case ZYDIS_MNEMONIC_SYSRET:
+    case ZYDIS_MNEMONIC_SYSEXIT:
+    case ZYDIS_MNEMONIC_INT:
+    case ZYDIS_MNEMONIC_INT1:
+    case ZYDIS_MNEMONIC_INT3:
+    case ZYDIS_MNEMONIC_INTO:
+    case ZYDIS_MNEMONIC_CPUID:
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
+    case ZYDIS_MNEMONIC_RDPMC:
+    case ZYDIS_MNEMONIC_RDPID:
+    case ZYDIS_MNEMONIC_RDRAND:
+    case ZYDIS_MNEMONIC_RDSEED:
+    case ZYDIS_MNEMONIC_XGETBV:
+    case ZYDIS_MNEMONIC_RDFSBASE:
+    case ZYDIS_MNEMONIC_RDGSBASE:
+    case ZYDIS_MNEMONIC_WRFSBASE:
+    case ZYDIS_MNEMONIC_WRGSBASE:
+    case ZYDIS_MNEMONIC_RDPKRU:
+    case ZYDIS_MNEMONIC_WRPKRU:
+    case ZYDIS_MNEMONIC_LAR:
+    case ZYDIS_MNEMONIC_LSL:
+    case ZYDIS_MNEMONIC_VERR:
+    case ZYDIS_MNEMONIC_VERW:
+    case ZYDIS_MNEMONIC_SLDT:
+    case ZYDIS_MNEMONIC_STR:
+    case ZYDIS_MNEMONIC_SMSW:
+    case ZYDIS_MNEMONIC_SGDT:
+    case ZYDIS_MNEMONIC_SIDT:
+    case ZYDIS_MNEMONIC_LDS:
+    case ZYDIS_MNEMONIC_LES:
+    case ZYDIS_MNEMONIC_LSS:
+    case ZYDIS_MNEMONIC_LFS:
+    case ZYDIS_MNEMONIC_LGS:
+    case ZYDIS_MNEMONIC_IRET:
+    case ZYDIS_MNEMONIC_IRETD:
+    case ZYDIS_MNEMONIC_IRETQ:
+    case ZYDIS_MNEMONIC_MONITOR:
+    case ZYDIS_MNEMONIC_MWAIT:
+    case ZYDIS_MNEMONIC_VMCALL:
+    case ZYDIS_MNEMONIC_VMMCALL:
+    case ZYDIS_MNEMONIC_UMONITOR:
+    case ZYDIS_MNEMONIC_UMWAIT:
+    case ZYDIS_MNEMONIC_TPAUSE:
+    case ZYDIS_MNEMONIC_XABORT:
+    case ZYDIS_MNEMONIC_XBEGIN:
+    case ZYDIS_MNEMONIC_XEND:
+    case ZYDIS_MNEMONIC_XTEST:
+    case ZYDIS_MNEMONIC_XSAVE:
+    case ZYDIS_MNEMONIC_XSAVE64:
+    case ZYDIS_MNEMONIC_XSAVEC:
+    case ZYDIS_MNEMONIC_XSAVEC64:
+    case ZYDIS_MNEMONIC_XSAVEOPT:
+    case ZYDIS_MNEMONIC_XSAVEOPT64:
+    case ZYDIS_MNEMONIC_XRSTOR:
+    case ZYDIS_MNEMONIC_XRSTOR64:
+    case ZYDIS_MNEMONIC_CLZERO:
+    case ZYDIS_MNEMONIC_MONITORX:
+    case ZYDIS_MNEMONIC_MWAITX:
+    case ZYDIS_MNEMONIC_PTWRITE:
+    case ZYDIS_MNEMONIC_SERIALIZE:
+    case ZYDIS_MNEMONIC_ENQCMD:
+    case ZYDIS_MNEMONIC_MOVDIR64B:
+    case ZYDIS_MNEMONIC_MOVDIRI:
+    case ZYDIS_MNEMONIC_IN:
+    case ZYDIS_MNEMONIC_OUT:
+    case ZYDIS_MNEMONIC_INSB:
+    case ZYDIS_MNEMONIC_INSW:
+    case ZYDIS_MNEMONIC_INSD:
+    case ZYDIS_MNEMONIC_OUTSB:
+    case ZYDIS_MNEMONIC_OUTSW:
+    case ZYDIS_MNEMONIC_OUTSD:
+    case ZYDIS_MNEMONIC_INVLPGB:
+    case ZYDIS_MNEMONIC_RDPRU:
+    case ZYDIS_MNEMONIC_MCOMMIT:
+    case ZYDIS_MNEMONIC_CLUI:
+    case ZYDIS_MNEMONIC_STUI:
+    case ZYDIS_MNEMONIC_TESTUI:
+    case ZYDIS_MNEMONIC_UIRET:
+    case ZYDIS_MNEMONIC_SENDUIPI:
         return false;
+    case ZYDIS_MNEMONIC_PVALIDATE:
+    case ZYDIS_MNEMONIC_RMPADJUST:
+    case ZYDIS_MNEMONIC_RMPUPDATE:
+    case ZYDIS_MNEMONIC_PSMASH:
+        return false; /* of AMD's SEV: never offered */
+    case ZYDIS_MNEMONIC_MASKMOVQ:
+    case ZYDIS_MNEMONIC_MASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVDQU:
+        return false; /* whether bytes that are masked off can fault is up to the CPU */
     default:
         return true;
     }
@@ -48,10 +119,21 @@ static bool gen_extension_ok(const ZydisDecodedInstruction *zi)
     if (zi->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && zi->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
         return false;
     switch (zi->meta.isa_ext) {
-    case ZYDIS_ISA_EXT_SSE4A: case ZYDIS_ISA_EXT_GFNI: case ZYDIS_ISA_EXT_VAES: case ZYDIS_ISA_EXT_VPCLMULQDQ:
-    case ZYDIS_ISA_EXT_CET: case ZYDIS_ISA_EXT_MPX: case ZYDIS_ISA_EXT_KNC: case ZYDIS_ISA_EXT_AVX512VEX:
-    case ZYDIS_ISA_EXT_RTM: case ZYDIS_ISA_EXT_PKU: case ZYDIS_ISA_EXT_VTX: case ZYDIS_ISA_EXT_SVM:
-    case ZYDIS_ISA_EXT_XSAVES: case ZYDIS_ISA_EXT_CLDEMOTE: case ZYDIS_ISA_EXT_PADLOCK:
+    case ZYDIS_ISA_EXT_SSE4A:
+    case ZYDIS_ISA_EXT_GFNI:
+    case ZYDIS_ISA_EXT_VAES:
+    case ZYDIS_ISA_EXT_VPCLMULQDQ:
+    case ZYDIS_ISA_EXT_CET:
+    case ZYDIS_ISA_EXT_MPX:
+    case ZYDIS_ISA_EXT_KNC:
+    case ZYDIS_ISA_EXT_AVX512VEX:
+    case ZYDIS_ISA_EXT_RTM:
+    case ZYDIS_ISA_EXT_PKU:
+    case ZYDIS_ISA_EXT_VTX:
+    case ZYDIS_ISA_EXT_SVM:
+    case ZYDIS_ISA_EXT_XSAVES:
+    case ZYDIS_ISA_EXT_CLDEMOTE:
+    case ZYDIS_ISA_EXT_PADLOCK:
         return false;
     default:
         break;
@@ -82,6 +164,12 @@ static bool gen_operands_ok(const ZydisDecodedInstruction *zi, const ZydisDecode
     }
     if (zi->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
         return false;
+    /* AMD CPUs let F2 and F3 turn the condition of LOOPE and LOOPNE around; no manual says so. */
+    for (unsigned i = 0; i < zi->raw.prefix_count; i++) {
+        if ((zi->raw.prefixes[i].value == 0xf2 || zi->raw.prefixes[i].value == 0xf3) &&
+            (zi->mnemonic == ZYDIS_MNEMONIC_LOOPE || zi->mnemonic == ZYDIS_MNEMONIC_LOOPNE))
+            return false;
+    }
     /* What 0x66 means for a near branch differs between vendors. */
     if (zi->meta.branch_type != ZYDIS_BRANCH_TYPE_NONE && zi->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE)
         return false;
@@ -97,13 +185,20 @@ static bool gen_check(const ZydisDecoder *decoder, const uint8_t *bytes, struct 
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder, bytes, 15, &zi, ops)))
         return false;
     ret->len = zi.length;
+    /* VPINSRQ and VPEXTRQ outside 64-bit mode: #UD on AMD, the 32-bit form on Intel. */
+    if (decoder->machine_mode != ZYDIS_MACHINE_MODE_LONG_64 && zi.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX &&
+        zi.raw.vex.W && zi.opcode_map == ZYDIS_OPCODE_MAP_0F3A && (zi.opcode == 0x16 || zi.opcode == 0x22))
+        return false;
+    ret->decimal = zi.mnemonic == ZYDIS_MNEMONIC_AAA || zi.mnemonic == ZYDIS_MNEMONIC_AAS ||
+                   zi.mnemonic == ZYDIS_MNEMONIC_AAM || zi.mnemonic == ZYDIS_MNEMONIC_AAD ||
+                   zi.mnemonic == ZYDIS_MNEMONIC_DAA || zi.mnemonic == ZYDIS_MNEMONIC_DAS;
     ret->rel_at = zi.raw.imm[0].is_relative ? zi.raw.imm[0].offset : 0;
     ret->rel_bytes = zi.raw.imm[0].is_relative ? zi.raw.imm[0].size / 8u : 0;
     return gen_mnemonic_ok(&zi) && gen_extension_ok(&zi) && gen_operands_ok(&zi, ops);
 }
 
-/* Let relative branches go forward to the start of an instruction, or to the INT3 behind the stream: so streams end, and
- * nothing that was sorted out above is found by jumping into the middle of an instruction. */
+/* Let relative branches go forward to the start of an instruction, or to the INT3 behind the stream: so streams end,
+ * and nothing that was sorted out above is found by jumping into the middle of an instruction. */
 static void gen_patch_branches(uint64_t *seed, struct stream *s, const struct gen_insn *insns)
 {
     unsigned start[STREAM_INSNS_MAX + 1];
@@ -122,7 +217,8 @@ static void gen_patch_branches(uint64_t *seed, struct stream *s, const struct ge
     }
 }
 
-/* A ModRM byte (and what may follow): mostly registers and memory through a pointer register with a short displacement. */
+/* A ModRM byte (and what may follow): mostly registers and memory through a pointer register with a short displacement.
+ */
 static void gen_modrm(uint64_t *seed, uint8_t *at)
 {
     uint64_t r = stream_random(seed);
@@ -186,8 +282,20 @@ static void gen_candidate(uint64_t *seed, bool compat, uint8_t *bytes)
 
 static uint64_t gen_value(uint64_t *seed)
 {
-    static const uint64_t special[] = { 0, 1, ~0ULL, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000,
-                                        0xffffffff, 0x7fffffffffffffffULL, 0x8000000000000000ULL };
+    static const uint64_t special[] = { 0,
+                                        1,
+                                        ~0ULL,
+                                        0x7f,
+                                        0x80,
+                                        0xff,
+                                        0x7fff,
+                                        0x8000,
+                                        0xffff,
+                                        0x7fffffff,
+                                        0x80000000,
+                                        0xffffffff,
+                                        0x7fffffffffffffffULL,
+                                        0x8000000000000000ULL };
     uint64_t r = stream_random(seed);
 
     if ((r & 3) == 0)
@@ -200,8 +308,9 @@ static uint64_t gen_value(uint64_t *seed)
 /* Floating-point numbers of every kind, in 4-byte lanes. */
 static uint32_t gen_float(uint64_t *seed)
 {
-    static const uint32_t special[] = { 0, 0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000, 0x7fc00000,
-                                        0x7fa00001, 1, 0x807fffff, 0x7f7fffff, 0x00800000, 0x4f000000, 0xcf000000 };
+    static const uint32_t special[] = { 0,          0x80000000, 0x3f800000, 0xbf800000, 0x7f800000,
+                                        0xff800000, 0x7fc00000, 0x7fa00001, 1,          0x807fffff,
+                                        0x7f7fffff, 0x00800000, 0x4f000000, 0xcf000000 };
     uint64_t r = stream_random(seed);
 
     return (r & 1) ? special[(r >> 8) % (sizeof(special) / sizeof(special[0]))] : (uint32_t)(r >> 32);
@@ -224,7 +333,8 @@ static void gen_xsave(uint64_t *seed, uint8_t *x)
             memcpy(x + 32 + 16 * i + j, &w, 4);
         }
         x[32 + 16 * i + 7] |= 0x80; /* mostly normal: integer bit */
-        w = (uint32_t)stream_random(seed) & 3 ? 0x3ff0 + (uint32_t)(stream_random(seed) & 31) : (uint32_t)stream_random(seed);
+        w = (uint32_t)stream_random(seed) & 3 ? 0x3ff0 + (uint32_t)(stream_random(seed) & 31)
+                                              : (uint32_t)stream_random(seed);
         memcpy(x + 32 + 16 * i + 8, &w, 2);
     }
     for (unsigned i = 0; i < 16; i++) {
@@ -246,7 +356,8 @@ static void gen_regs(uint64_t *seed, bool compat, struct stream_regs *regs)
         if ((r & 7) == 0 || (i >= 1 && i <= 2))
             regs->gpr[i] = gen_value(seed);
         else
-            regs->gpr[i] = STREAM_DATA + 0x400 + (r >> 8 & (r & 8 ? 0x7f0 : 0x7ff)) + ((r >> 32 & 15) == 0 ? 0x1800 : 0);
+            regs->gpr[i] =
+                STREAM_DATA + 0x400 + (r >> 8 & (r & 8 ? 0x7f0 : 0x7ff)) + ((r >> 32 & 15) == 0 ? 0x1800 : 0);
         if (compat)
             regs->gpr[i] = i < 8 ? regs->gpr[i] & 0xffffffff : 0;
     }
@@ -277,6 +388,13 @@ void stream_make(uint64_t seed, uint64_t n, struct stream *ret)
         if (!gen_check(&decoder, bytes, &insns[i]))
             continue;
         memcpy(ret->code + ret->n_bytes, bytes, insns[i].len);
+        if (insns[i].decimal) {
+            static const uint8_t keep_cf[] = { 0x19, 0xd2, 0x85, 0xc0 }; /* sbb edx, edx; test eax, eax */
+
+            memcpy(ret->code + ret->n_bytes + insns[i].len, keep_cf, sizeof(keep_cf));
+            insns[i].len += sizeof(keep_cf);
+            ret->decimal = true;
+        }
         ret->n_bytes += insns[i].len;
         i++;
     }

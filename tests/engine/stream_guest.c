@@ -84,7 +84,8 @@ static void guest_tables(struct stream_guest *g)
     guest_put64(g, G_PD_LOW + 8 * (STREAM_DATA >> 21), G_PT_DATA | P | W | U | A);
     guest_put64(g, G_PT_CODE, G_CODE | P | U | A);
     for (unsigned i = 0; i < STREAM_DATA_SIZE >> 12; i++)
-        guest_put64(g, G_PT_DATA + 8 * i, (G_DATA + 0x1000 * i) | P | U | A | nx | (i < STREAM_DATA_RW >> 12 ? W | D : 0));
+        guest_put64(g, G_PT_DATA + 8 * i,
+                    (G_DATA + 0x1000 * i) | P | U | A | nx | (i < STREAM_DATA_RW >> 12 ? W | D : 0));
 }
 
 static void guest_handlers(struct stream_guest *g)
@@ -110,14 +111,22 @@ static void guest_handlers(struct stream_guest *g)
 
 static struct kvm_segment guest_code(bool compat)
 {
-    return (struct kvm_segment){ .limit = 0xffffffff, .selector = compat ? 0x23 : 0x33, .type = 11, .present = 1, .dpl = 3,
-                                 .db = compat, .s = 1, .l = !compat, .g = 1 };
+    return (struct kvm_segment){ .limit = 0xffffffff,
+                                 .selector = compat ? 0x23 : 0x33,
+                                 .type = 11,
+                                 .present = 1,
+                                 .dpl = 3,
+                                 .db = compat,
+                                 .s = 1,
+                                 .l = !compat,
+                                 .g = 1 };
 }
 
 static void guest_sregs(struct stream_guest *g)
 {
-    const struct kvm_segment data = { .limit = 0xffffffff, .selector = 0x2b, .type = 3, .present = 1, .dpl = 3, .db = 1,
-                                      .s = 1, .g = 1 };
+    const struct kvm_segment data = {
+        .limit = 0xffffffff, .selector = 0x2b, .type = 3, .present = 1, .dpl = 3, .db = 1, .s = 1, .g = 1
+    };
     struct kvm_sregs *s = &g->sregs;
     int r = g->ops->get_sregs(g->vcpu, s);
 
@@ -135,7 +144,7 @@ static void guest_sregs(struct stream_guest *g)
     s->cr0 = 0x80050033; /* PG AM WP NE ET MP PE */
     s->cr3 = G_PML4;
     s->cr4 = 0x40620; /* OSXSAVE OSXMMEXCPT OSFXSR PAE */
-    s->efer = 0xd01; /* NXE LMA LME SCE */
+    s->efer = 0xd01;  /* NXE LMA LME SCE */
 }
 
 struct stream_guest *stream_guest_new(const struct cpu_ops *ops)
@@ -187,10 +196,24 @@ void stream_guest_free(struct stream_guest *g)
 static void guest_set_state(struct stream_guest *g, const struct stream *s)
 {
     const uint64_t *gpr = s->start.regs.gpr;
-    struct kvm_regs regs = {
-        .rax = gpr[0], .rcx = gpr[1], .rdx = gpr[2], .rbx = gpr[3], .rsp = gpr[4], .rbp = gpr[5], .rsi = gpr[6],
-        .rdi = gpr[7], .r8 = gpr[8], .r9 = gpr[9], .r10 = gpr[10], .r11 = gpr[11], .r12 = gpr[12], .r13 = gpr[13],
-        .r14 = gpr[14], .r15 = gpr[15], .rip = s->start.regs.rip, .rflags = s->start.regs.rflags };
+    struct kvm_regs regs = { .rax = gpr[0],
+                             .rcx = gpr[1],
+                             .rdx = gpr[2],
+                             .rbx = gpr[3],
+                             .rsp = gpr[4],
+                             .rbp = gpr[5],
+                             .rsi = gpr[6],
+                             .rdi = gpr[7],
+                             .r8 = gpr[8],
+                             .r9 = gpr[9],
+                             .r10 = gpr[10],
+                             .r11 = gpr[11],
+                             .r12 = gpr[12],
+                             .r13 = gpr[13],
+                             .r14 = gpr[14],
+                             .r15 = gpr[15],
+                             .rip = s->start.regs.rip,
+                             .rflags = s->start.regs.rflags };
     struct kvm_xsave xsave = { 0 };
     uint8_t page[STREAM_DATA_SIZE];
     int r;

@@ -1,5 +1,6 @@
-/* Running a stream on the real CPU: a signal handler swaps the interrupted context for the stream's registers and vector
- * state, sigreturn starts it, and the exception that ends it comes back as a signal with everything in its frame. */
+/* Running a stream on the real CPU: a signal handler swaps the interrupted context for the stream's registers and
+ * vector state, sigreturn starts it, and the exception that ends it comes back as a signal with everything in its
+ * frame. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -106,6 +107,8 @@ static void native_handler(int sig, siginfo_t *info, void *ctx)
     ucontext_t *uc = ctx;
     uint8_t *fp = (uint8_t *)uc->uc_mcontext.fpregs;
 
+    /* A stream may have set AC; our own accesses are not all aligned. */
+    __asm__ volatile("pushfq\n\tandl %0, (%%rsp)\n\tpopfq" : : "i"(~0x40000) : "memory", "cc");
     if (sig == SIGUSR1) {
         native_start(uc, fp);
     } else if (native.running) {

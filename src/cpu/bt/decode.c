@@ -275,6 +275,13 @@ static void bt_fill_mem(const struct bt_insn *in, struct bt_op *op)
     op->index = bt_addr_reg(o->mem.index);
     op->scale = op->index == BT_ZERO ? 0 : bt_log2(o->mem.scale);
     op->disp = o->mem.disp.value;
+    /* SIB without a base (mod 0, base field 5, whatever REX.B says): Zydis 4.0 names R13D there under an address-size
+     * override, and leaves out the displacement. */
+    if (o->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT && in->zi.attributes & ZYDIS_ATTRIB_HAS_SIB &&
+        in->zi.raw.modrm.mod == 0 && in->zi.raw.sib.base == 5) {
+        op->base = BT_ZERO;
+        op->disp = in->zi.raw.disp.value;
+    }
     if (op->base == BT_RIP)
         op->disp = (int64_t)((uint64_t)op->disp + op->len);
     op->seg = bt_seg_index(o->mem.segment);

@@ -17,9 +17,6 @@
 #define EFER_LMA (1ULL << 10)
 #define RFLAGS_DEFINED 0x3f7fd7ULL
 #define XCR0_SUPPORTED 7ULL
-#define XSAVE_MXCSR 24
-#define XSAVE_BV 512
-#define XSAVE_XCOMP 520
 
 int bt_engine_get_regs(struct cpu_vcpu *vcpu, struct kvm_regs *regs)
 {
@@ -173,28 +170,13 @@ int bt_engine_set_sregs(struct cpu_vcpu *vcpu, const struct kvm_sregs *sregs)
 
 int bt_engine_get_xsave(struct cpu_vcpu *vcpu, struct kvm_xsave *xsave)
 {
-    bt_fp_sync(&vcpu->c);
-    _Static_assert(sizeof(*xsave) >= BT_XSAVE_SIZE || sizeof(xsave->region) == BT_XSAVE_SIZE, "whole area");
-    memcpy(xsave->region, vcpu->c.xsave, sizeof(xsave->region));
+    bt_fp_get_state(&vcpu->c, xsave->region, sizeof(xsave->region));
     return 0;
 }
 
 int bt_engine_set_xsave(struct cpu_vcpu *vcpu, const struct kvm_xsave *xsave)
 {
-    struct bt_vcpu *c = &vcpu->c;
-    const uint8_t *in = (const uint8_t *)xsave->region;
-
-    /* XRSTOR of such an image must not fault on the host. */
-    if (load_le64(in + XSAVE_BV) & ~XCR0_SUPPORTED || load_le64(in + XSAVE_XCOMP) != 0 ||
-        load_le32(in + XSAVE_MXCSR) & ~0xffffU)
-        return -EINVAL;
-    for (unsigned i = XSAVE_XCOMP; i < 576; i++) {
-        if (in[i] != 0)
-            return -EINVAL;
-    }
-    bt_fp_sync(c);
-    memcpy(c->xsave, in, BT_XSAVE_SIZE);
-    return 0;
+    return bt_fp_set_state(&vcpu->c, xsave->region, sizeof(xsave->region));
 }
 
 int bt_engine_get_xcrs(struct cpu_vcpu *vcpu, struct kvm_xcrs *xcrs)

@@ -45,6 +45,16 @@ static void fp_scan_prefixes(struct fp_parts *p)
     }
 }
 
+/* Instructions in which VEX.W only widens a general register or an integer in memory; outside 64-bit mode it is ignored
+ * there (elsewhere it selects the operation). */
+static bool fp_vex_w_is_width(const ZydisDecodedInstruction *zi)
+{
+    if (zi->opcode_map == ZYDIS_OPCODE_MAP_0F)
+        return zi->opcode == 0x2a || zi->opcode == 0x2c || zi->opcode == 0x2d || zi->opcode == 0x6e ||
+               zi->opcode == 0x7e;
+    return zi->opcode_map == ZYDIS_OPCODE_MAP_0F3A && (zi->opcode == 0x16 || zi->opcode == 0x22);
+}
+
 static void fp_scan_vex(struct fp_parts *p)
 {
     const uint8_t *b = p->in->bytes + p->in->zi.raw.vex.offset;
@@ -59,6 +69,8 @@ static void fp_scan_vex(struct fp_parts *p)
     if (p->in->mode != BT_MODE_64) {
         p->p1 |= 0xe0;
         p->p2 |= 0x40;
+        if (fp_vex_w_is_width(&p->in->zi))
+            p->p2 &= 0x7f;
     }
 }
 
@@ -509,7 +521,7 @@ static int fp_bind_x87_mem(const struct fp_parts *p, struct bt_op *op, uint8_t e
     if (what == X_BAD)
         return -EINVAL;
     if ((what & X_SIZE) == X_ENV) {
-        op->osize = (p->in->mode == BT_MODE_16) != p->has66 ? 2 : 4;
+        op->osize = (p->in->mode == BT_MODE_16) != p->has66 && !p->in->zi.raw.rex.W ? 2 : 4;
         op->x[1] = esc == 0xdd;
         op->fn = reg == 4 ? bt_fp_fldenv : bt_fp_fnstenv;
         return 0;

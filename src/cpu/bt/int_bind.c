@@ -200,6 +200,10 @@ static int bt_bind_movx(const struct bt_insn *in, struct bt_op *op, unsigned sig
     }
     if (!sign)
         return from > 1 ? -EINVAL : bt_set(op, bt_int_movzx[mem][from][to]);
+    if (from == 2 && to == 0) { /* MOVSXD with a 16-bit operand size copies 16 bits; Zydis shows 32 */
+        from = 1;
+        op->msize = 2;
+    }
     return from > 2 ? -EINVAL : bt_set(op, bt_int_movsx[mem][from][to]);
 }
 

@@ -67,34 +67,37 @@ static ALWAYS_INLINE uint64_t bt_target_64(struct bt_vcpu *c, const struct bt_op
     return kind == BT_BR_R ? bt_rd64(c, op->src) : bt_mem_ld64(c, op);
 }
 
-#define DEF_JMP_CALL(kind)                                                           \
-    static enum bt_next h_jmp_any_##kind(struct bt_vcpu *c, const struct bt_op *op)  \
-    {                                                                                \
-        return bt_branch(c, op, bt_target_any(c, op, kind), false);                  \
-    }                                                                                \
-    static enum bt_next h_jmp_64_##kind(struct bt_vcpu *c, const struct bt_op *op)   \
-    {                                                                                \
-        return bt_branch(c, op, bt_target_64(c, op, kind), true);                    \
-    }                                                                                \
-    static enum bt_next h_call_any_##kind(struct bt_vcpu *c, const struct bt_op *op) \
-    {                                                                                \
-        uint64_t target = bt_branch_check(c, op, bt_target_any(c, op, kind), false); \
-        uint64_t mask = bt_sp_mask(c, op), sp = (c->r[BT_RSP] - op->osize) & mask;   \
-                                                                                     \
-        bt_stack_st(c, op, sp, op->osize, c->r[BT_RIP] + op->len);                   \
-        bt_sp_set(c, sp, mask);                                                      \
-        c->r[BT_RIP] = target;                                                       \
-        return BT_JUMP;                                                              \
-    }                                                                                \
-    static enum bt_next h_call_64_##kind(struct bt_vcpu *c, const struct bt_op *op)  \
-    {                                                                                \
-        uint64_t target = bt_branch_check(c, op, bt_target_64(c, op, kind), true);   \
-        uint64_t sp = c->r[BT_RSP] - 8;                                              \
-                                                                                     \
-        bt_st64(c, sp, c->r[BT_RIP] + op->len, BT_SS);                               \
-        c->r[BT_RSP] = sp;                                                           \
-        c->r[BT_RIP] = target;                                                       \
-        return BT_JUMP;                                                              \
+#define DEF_JMP_CALL(kind)                                                            \
+    static enum bt_next h_jmp_any_##kind(struct bt_vcpu *c, const struct bt_op *op)   \
+    {                                                                                 \
+        return bt_branch(c, op, bt_target_any(c, op, kind), false);                   \
+    }                                                                                 \
+    static enum bt_next h_jmp_64_##kind(struct bt_vcpu *c, const struct bt_op *op)    \
+    {                                                                                 \
+        return bt_branch(c, op, bt_target_64(c, op, kind), true);                     \
+    }                                                                                 \
+    static enum bt_next h_call_any_##kind(struct bt_vcpu *c, const struct bt_op *op)  \
+    {                                                                                 \
+        uint64_t target = bt_branch_check(c, op, bt_target_any(c, op, kind), false);  \
+        uint64_t mask = bt_sp_mask(c, op), sp = (c->r[BT_RSP] - op->osize) & mask;    \
+                                                                                      \
+        bt_stack_st(c, op, sp, op->osize, c->r[BT_RIP] + op->len);                    \
+        bt_sp_set(c, sp, mask);                                                       \
+        c->r[BT_RIP] = target;                                                        \
+        return BT_JUMP;                                                               \
+    }                                                                                 \
+    static enum bt_next h_call_64_##kind(struct bt_vcpu *c, const struct bt_op *op)   \
+    {                                                                                 \
+        uint64_t target = bt_target_64(c, op, kind), sp = c->r[BT_RSP] - 8;           \
+                                                                                      \
+        if (UNLIKELY(!bt_canonical(target))) { /* a fault of the stack comes first */ \
+            bt_probe_write(c, c->ctx, sp, 8, BT_SS);                                  \
+            bt_check_rip(c, target);                                                  \
+        }                                                                             \
+        bt_st64(c, sp, c->r[BT_RIP] + op->len, BT_SS);                                \
+        c->r[BT_RSP] = sp;                                                            \
+        c->r[BT_RIP] = target;                                                        \
+        return BT_JUMP;                                                               \
     }
 DEF_JMP_CALL(BT_BR_REL)
 DEF_JMP_CALL(BT_BR_R)

@@ -32,25 +32,17 @@ enum bt_next bt_int_xlat(struct bt_vcpu *c, const struct bt_op *op)
     return BT_NEXT;
 }
 
-/* BOUND r, m&m: #BR unless lower <= r <= upper, signed. */
+/* BOUND r, m&m: #BR unless lower <= r <= upper, signed. Two reads: the lower bound faults before the upper one is
+ * looked at. */
 enum bt_next bt_int_bound(struct bt_vcpu *c, const struct bt_op *op)
 {
-    int64_t v, lower, upper;
-    uint64_t lin = bt_op_lin(c, op, 2U * op->osize, BT_ACC_READ);
+    bool small = op->osize == 2;
+    uint64_t off = bt_ea(c, op), lin = bt_lin(c, false, op->seg, off, op->osize, BT_ACC_READ);
+    int64_t v = small ? (int16_t)bt_rd16(c, op->dst) : (int32_t)bt_rd32(c, op->dst), lower, upper;
 
-    if (op->osize == 2) {
-        uint32_t both = bt_ld32(c, lin, op->seg);
-
-        v = (int16_t)bt_rd16(c, op->dst);
-        lower = (int16_t)both;
-        upper = (int16_t)(both >> 16);
-    } else {
-        uint64_t both = bt_ld64(c, lin, op->seg);
-
-        v = (int32_t)bt_rd32(c, op->dst);
-        lower = (int32_t)both;
-        upper = (int32_t)(both >> 32);
-    }
+    lower = small ? (int16_t)bt_ld16(c, lin, op->seg) : (int32_t)bt_ld32(c, lin, op->seg);
+    lin = bt_lin(c, false, op->seg, (off + op->osize) & op->amask, op->osize, BT_ACC_READ);
+    upper = small ? (int16_t)bt_ld16(c, lin, op->seg) : (int32_t)bt_ld32(c, lin, op->seg);
     if (v < lower || v > upper)
         bt_raise(c, BT_BR);
     return BT_NEXT;

@@ -64,8 +64,8 @@ static ALWAYS_INLINE void bt_str_advance(struct bt_vcpu *c, const struct bt_op *
     {                                                                                                          \
         uint64_t si = c->r[BT_RSI] & op->amask, di = c->r[BT_RDI] & op->amask, add_s, k;                       \
         uint64_t src = bt_lin(c, op->flags & BT_OPF_LONG, op->seg, si, bits / 8, BT_ACC_READ);                 \
-        uint64_t dst = bt_lin(c, op->flags & BT_OPF_LONG, BT_ES, di, bits / 8, BT_ACC_WRITE);                  \
-        struct bt_tlbe *es = bt_tlbe(c, c->ctx, src), *ed = bt_tlbe(c, c->ctx, dst);                           \
+        struct bt_tlbe *es = bt_tlbe(c, c->ctx, src), *ed;                                                     \
+        uint64_t dst;                                                                                          \
         uint##bits##_t v = 0;                                                                                  \
         bool hit = bt_page_hit(es->tag_r, src, bits / 8);                                                      \
                                                                                                                \
@@ -73,6 +73,8 @@ static ALWAYS_INLINE void bt_str_advance(struct bt_vcpu *c, const struct bt_op *
             v = bt_ld##bits(c, src, op->seg);                                                                  \
             hit = bt_page_hit(es->tag_r, src, bits / 8);                                                       \
         }                                                                                                      \
+        dst = bt_lin(c, op->flags & BT_OPF_LONG, BT_ES, di, bits / 8, BT_ACC_WRITE);                           \
+        ed = bt_tlbe(c, c->ctx, dst);                                                                          \
         /* The host pointer of the source survives where the destination's lookup evicts its TLB entry. */     \
         add_s = es->add;                                                                                       \
         if (hit && !bt_page_hit(ed->tag_w, dst, bits / 8))                                                     \

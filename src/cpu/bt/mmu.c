@@ -149,13 +149,14 @@ static void mmu_store(struct bt_vcpu *c, struct bt_tlbe *e, uint64_t lin, const 
     }
 }
 
+/* #AC; a non-canonical address comes first. Vector operands count with their whole size. */
 static void mmu_align_check(struct bt_vcpu *c, unsigned ctx, uint64_t lin, unsigned size)
 {
     unsigned align = size == 10 ? 8 : size;
 
     if (LIKELY(!c->sys.align_check) || ctx != BT_CTX_USER)
         return;
-    if (is_pow2(align) && align <= 8 && (lin & (align - 1)))
+    if (is_pow2(align) && align <= 32 && (lin & (align - 1)) && bt_canonical(lin))
         bt_raise_error(c, BT_ACV, 0);
 }
 

@@ -192,7 +192,8 @@ uint64_t bt_seg_check(struct bt_vcpu *c, unsigned seg, uint64_t off, unsigned si
 {
     const struct bt_seg *s;
 
-    if (LIKELY((c->flat >> seg) & 1))
+    /* Even a flat segment ends at 4 GiB: an access does not wrap around. */
+    if (LIKELY((c->flat >> seg) & 1) && LIKELY((uint64_t)(uint32_t)off + size - 1 <= UINT32_MAX))
         return (uint32_t)off;
     if (seg >= BT_NOSEG)
         return (uint32_t)off;

@@ -189,8 +189,8 @@ static enum bt_next h_arpl(struct bt_vcpu *c, const struct bt_op *op)
         bt_ud(c);
     src = (uint16_t)c->r[op->src / 8];
     if (mem) {
-        lin = bt_op_lin(c, op, 2, BT_ACC_RMW);
-        bt_probe_write(c, c->ctx, lin, 2, op->seg);
+        /* Written only where the value changes: the first fault is one of reading. */
+        lin = bt_op_lin(c, op, 2, BT_ACC_READ);
         dst = bt_ld16(c, lin, op->seg);
     } else {
         dst = (uint16_t)c->r[op->dst / 8];
@@ -199,7 +199,7 @@ static enum bt_next h_arpl(struct bt_vcpu *c, const struct bt_op *op)
     if (less) {
         dst = (uint16_t)((dst & ~3U) | (src & 3));
         if (mem)
-            bt_st16(c, lin, dst, op->seg);
+            bt_st16(c, bt_op_lin(c, op, 2, BT_ACC_WRITE), dst, op->seg);
         else
             bt_gpr_set(c, op->dst, 2, dst);
     }

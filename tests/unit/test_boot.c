@@ -1,5 +1,5 @@
-/* vmm/boot: generated kernels of every format, good and malformed, and a real Debian kernel where CAISSON_TEST_KERNEL
- * names one. */
+/* vmm/boot: generated kernels of every format, good and malformed, and Debian's kernels where they are
+ * at hand. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

@@ -1,6 +1,6 @@
 /* The interpreter's system half: segment loads, exception delivery and its frames and error codes, far transfers, task
  * switches, control registers and MSRs. Expected values are those of SDM volumes 2 and 3. */
-#include "bt_rig.h"
+#include "bt_machine.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,127 +10,8 @@
 
 #include <string.h>
 
-#include "cpu/bt/far_priv.h"
-
-/* Memory: GDT at 1000h, LDT at 1800h, IDT at 2000h, TSSs at 4000h and 5000h, stacks below 9000h (ring 0) and a000h
- * (ring 3, and any other). Selectors as in the enum. */
-#define GDT 0x1000ULL
-#define LDT 0x1800ULL
-#define IDT 0x2000ULL
-#define TSS 0x4000ULL
-#define TSS2 0x5000ULL
-#define STACK0 0x9000ULL
-#define STACK3 0xa000ULL
-#define HANDLER 0x123456ULL
-
-enum {
-    CODE0 = 0x08,
-    DATA0 = 0x10,
-    CODE3 = 0x18,
-    DATA3 = 0x20,
-    CODE64 = 0x28,
-    TSS_SEL = 0x30, /* 16 bytes */
-    TSS2_SEL = 0x40,
-    GATE = 0x50,    /* 16 bytes */
-    LDT_SEL = 0x60, /* 16 bytes */
-    CONFORMING = 0x70,
-    RODATA3 = 0x78,
-    EXECONLY = 0x80,
-    ABSENT = 0x88, /* data, DPL 3 */
-    ABSENT_CODE = 0x90,
-    DATA1 = 0x98,
-    SPARE = 0xa0,
-    CODE64_3 = 0xa8,
-    GDT_END = 0xb0,
-};
-
 static struct bt_rig *rig;
 static struct bt_vcpu *c;
-
-static void gdt_put(unsigned sel, uint64_t desc)
-{
-    rig_put(rig, GDT + (sel & ~7U), desc, 8);
-}
-
-/* 16-byte system descriptor. */
-static void gdt_put_system(unsigned sel, uint32_t base, uint32_t limit, unsigned access)
-{
-    gdt_put(sel, rig_desc(base, limit, access, 0));
-    gdt_put(sel + 8, 0);
-}
-
-static void gate_put(unsigned vector, uint16_t sel, uint64_t offset, unsigned access, unsigned ist)
-{
-    bool wide = c->efer & BT_EFER_LMA;
-    uint64_t lo = (offset & 0xffff) | (uint64_t)sel << 16 | (uint64_t)ist << 32 | (uint64_t)access << 40 |
-                  (offset >> 16 & 0xffff) << 48;
-
-    rig_put(rig, IDT + vector * (wide ? 16 : 8), lo, 8);
-    if (wide)
-        rig_put(rig, IDT + vector * 16 + 8, offset >> 32, 8);
-}
-
-static void build_gdt(void)
-{
-    gdt_put(CODE0, rig_desc(0, 0xfffff, 0x9b, 0xc));
-    gdt_put(DATA0, rig_desc(0, 0xfffff, 0x93, 0xc));
-    gdt_put(CODE3, rig_desc(0, 0xfffff, 0xfb, 0xc));
-    gdt_put(DATA3, rig_desc(0, 0xfffff, 0xf3, 0xc));
-    gdt_put(CODE64, rig_desc(0, 0xfffff, 0x9b, 0xa));
-    gdt_put(CODE64_3, rig_desc(0, 0xfffff, 0xfb, 0xa));
-    gdt_put_system(TSS_SEL, (uint32_t)TSS, 0x67, 0x8b);
-    gdt_put_system(TSS2_SEL, (uint32_t)TSS2, 0x67, 0x89);
-    gdt_put_system(LDT_SEL, (uint32_t)LDT, 0xf, 0x82);
-    gdt_put(CONFORMING, rig_desc(0, 0xfffff, 0x9f, 0xc));
-    gdt_put(RODATA3, rig_desc(0, 0xfffff, 0xf1, 0xc));
-    gdt_put(EXECONLY, rig_desc(0, 0xfffff, 0xf9, 0xc));
-    gdt_put(ABSENT, rig_desc(0, 0xfffff, 0x73, 0xc));
-    gdt_put(ABSENT_CODE, rig_desc(0, 0xfffff, 0x1b, 0xc));
-    gdt_put(DATA1, rig_desc(0, 0xfffff, 0xb3, 0xc));
-}
-
-/* Protected mode, no paging, at privilege level cpl with flat segments. */
-static void enter_protected(unsigned cpl)
-{
-    c->cr0 = BT_CR0_PE | BT_CR0_ET;
-    c->cr4 = c->efer = 0;
-    c->rflags = 2;
-    c->gdt = (struct bt_dtable){ GDT, GDT_END - 1 };
-    c->idt = (struct bt_dtable){ IDT, 0x7ff };
-    build_gdt();
-    bt_desc_unpack(rig_desc((uint32_t)TSS, 0x67, 0x8b, 0), TSS_SEL, &c->tr);
-    bt_desc_unpack(rig_desc((uint32_t)LDT, 0xf, 0x82, 0), LDT_SEL, &c->ldt);
-    bt_seg_flat(&c->seg[BT_CS], (uint16_t)(cpl ? CODE3 | 3 : CODE0), 11, (uint8_t)cpl, false);
-    for (unsigned i = 0; i < 6; i++) {
-        if (i != BT_CS)
-            bt_seg_flat(&c->seg[i], (uint16_t)(cpl ? DATA3 | 3 : DATA0), 3, (uint8_t)cpl, false);
-    }
-    rig_put(rig, TSS + 4, STACK0, 4);
-    rig_put(rig, TSS + 8, DATA0, 4);
-    c->cpl = (uint8_t)cpl;
-    c->r[BT_RSP] = cpl ? STACK3 : STACK0;
-    c->r[BT_RIP] = 0x7000;
-    bt_state_update(c);
-}
-
-/* Long mode, identity-mapped by one 1 GiB page. */
-static void enter_long(unsigned cpl)
-{
-    enter_protected(cpl);
-    rig_put(rig, 0x20000, 0x21007, 8);
-    rig_put(rig, 0x20ff8, 0x21007, 8); /* the top of the address space too */
-    rig_put(rig, 0x21000, 0x87, 8);
-    c->cr4 = BT_CR4_PAE;
-    c->cr0 |= BT_CR0_PG | BT_CR0_WP;
-    c->efer = BT_EFER_SCE | BT_EFER_LME | BT_EFER_LMA;
-    c->cr3 = 0x20000;
-    c->idt.limit = 0xfff;
-    bt_seg_flat(&c->seg[BT_CS], (uint16_t)(cpl ? CODE64_3 | 3 : CODE64), 11, (uint8_t)cpl, true);
-    c->tr.limit = 0x67;
-    rig_put(rig, TSS + 4, STACK0, 8);
-    bt_tlb_flush_all(c);
-    bt_state_update(c);
-}
 
 /* ---- segment loads ---- */
 
@@ -188,7 +69,7 @@ static void test_seg_load(void **state)
         struct seg_args a = { cases[i].seg, (uint16_t)cases[i].sel };
         struct bt_seg before;
 
-        enter_protected(cases[i].cpl);
+        machine_enter_protected(rig, cases[i].cpl);
         rig_put(rig, LDT, rig_desc(0x1000, 0xffff, 0x92, 4), 8);
         rig_put(rig, LDT + 8, 0, 8);
         before = c->seg[a.seg];
@@ -202,7 +83,7 @@ static void test_seg_load(void **state)
         }
     }
     assert_int_equal(rig_get(rig, LDT + 5, 1), 0x92);
-    enter_protected(0);
+    machine_enter_protected(rig, 0);
     assert_int_equal(rig_try(rig, do_seg_load, &(struct seg_args){ BT_DS, 4 }), -1);
     assert_int_equal(rig_get(rig, LDT + 5, 1), 0x93); /* accessed */
     assert_int_equal(c->seg[BT_DS].base, 0x1000);
@@ -212,11 +93,11 @@ static void test_seg_load(void **state)
 static void test_seg_load_long(void **state)
 {
     /* A null SS is good at CPL 0 to 2 in 64-bit mode if its RPL is the CPL. */
-    enter_long(0);
+    machine_enter_long(rig, 0);
     assert_int_equal(rig_try(rig, do_seg_load, &(struct seg_args){ BT_SS, 0 }), -1);
     assert_int_equal(rig_try(rig, do_seg_load, &(struct seg_args){ BT_SS, 1 }), BT_GP);
     assert_int_equal(c->exc.error, 0);
-    enter_long(3);
+    machine_enter_long(rig, 3);
     assert_int_equal(rig_try(rig, do_seg_load, &(struct seg_args){ BT_SS, 3 }), BT_GP);
 }
 
@@ -245,7 +126,7 @@ static void test_seg_limits(void **state)
 {
     uint64_t lin;
 
-    enter_protected(0);
+    machine_enter_protected(rig, 0);
     c->seg[BT_DS].base = 0x10000;
     c->seg[BT_DS].limit = 0xfff;
     bt_state_update(c);
@@ -280,333 +161,12 @@ static void test_unreal_mode(void **state)
 {
     uint64_t lin;
 
-    enter_protected(0);
+    machine_enter_protected(rig, 0);
     bt_set_cr0(c, BT_CR0_ET);
     assert_int_equal(rig_try(rig, do_seg_load, &(struct seg_args){ BT_DS, 0x1234 }), -1);
     assert_int_equal(c->seg[BT_DS].limit, 0xffffffff);
     assert_int_equal(seg_check(BT_DS, 0x12345678, 4, BT_ACC_WRITE, &lin), -1);
     assert_int_equal(lin, 0x12345678 + 0x12340);
-}
-
-/* ---- exception delivery ---- */
-
-static void do_deliver(struct bt_vcpu *cpu, void *arg)
-{
-    bt_deliver_exception(cpu);
-}
-
-/* Deliver as the run loop does: again and again until it is in, or shut down. Returns the number of rounds. */
-static unsigned deliver(unsigned vector, bool has_error, uint32_t error, uint8_t soft, uint64_t payload)
-{
-    unsigned rounds = 0;
-
-    c->exc.vector = (uint8_t)vector;
-    c->exc.has_error = has_error;
-    c->exc.error = error;
-    c->exc.soft = soft;
-    c->exc.payload = payload;
-    do {
-        rounds++;
-    } while (rig_try(rig, do_deliver, NULL) >= 0 && rounds < 10);
-    return rounds;
-}
-
-static uint64_t stack(unsigned index, unsigned size)
-{
-    return rig_get(rig, c->seg[BT_SS].base + c->r[BT_RSP] + index * size, size);
-}
-
-static void test_real_mode_exception(void **state)
-{
-    c->r[BT_RSP] = 0x10008000;
-    c->seg[BT_CS].sel = 0xf000;
-    c->r[BT_RIP] = 0x1234;
-    c->idt.limit = 0x3ff;
-    c->rflags = 2 | BT_IF | BT_TF | BT_AC | BT_CF;
-    rig_put(rig, 6 * 4, 0x20001111, 4);
-    deliver(BT_UD, false, 0, 0, 0);
-    assert_int_equal(c->r[BT_RSP], 0x10007ffa);
-    assert_int_equal(rig_get(rig, 0x7ffa, 2), 0x1234);
-    assert_int_equal(rig_get(rig, 0x7ffc, 2), 0xf000);
-    assert_int_equal(rig_get(rig, 0x7ffe, 2), 2 | BT_IF | BT_TF | BT_CF);
-    assert_int_equal(c->r[BT_RIP], 0x1111);
-    assert_int_equal(c->seg[BT_CS].sel, 0x2000);
-    assert_int_equal(c->seg[BT_CS].base, 0x20000);
-    assert_int_equal(c->rflags, 2 | BT_CF);
-    /* No error code in real mode. */
-    c->r[BT_RSP] = 0x8000;
-    rig_put(rig, 13 * 4, 0x20002222, 4);
-    deliver(BT_GP, true, 0x55, 0, 0);
-    assert_int_equal(c->r[BT_RSP], 0x7ffa);
-    /* An IVT that is too short: #GP cannot be delivered either, nor #DF: shutdown. */
-    c->idt.limit = 3;
-    deliver(BT_UD, false, 0, 0, 0);
-    assert_int_equal(c->shutdown, 1);
-}
-
-static void test_protected_same_level(void **state)
-{
-    enter_protected(0);
-    c->rflags = 2 | BT_IF | BT_TF | BT_NT | BT_ZF;
-    gate_put(BT_GP, CODE0, HANDLER, 0x8e, 0);
-    deliver(BT_GP, true, 0x1234, 0, 0);
-    assert_int_equal(c->r[BT_RSP], STACK0 - 16);
-    assert_int_equal(stack(0, 4), 0x1234);
-    assert_int_equal(stack(1, 4), 0x7000);
-    assert_int_equal(stack(2, 4), CODE0);
-    assert_int_equal(stack(3, 4), 2 | BT_IF | BT_TF | BT_NT | BT_ZF | BT_RF); /* a fault: RF */
-    assert_int_equal(c->rflags, 2 | BT_ZF);
-    assert_int_equal(c->r[BT_RIP], HANDLER);
-    /* A trap gate leaves IF; INT3 is a trap: no RF; 16-bit gates push words and have 16-bit offsets. */
-    enter_protected(0);
-    c->rflags = 2 | BT_IF;
-    gate_put(BT_BP, CODE0, HANDLER, 0x87, 0);
-    deliver(BT_BP, false, 0, BT_SOFT_INT, 0x7001);
-    assert_int_equal(c->r[BT_RSP], STACK0 - 6);
-    assert_int_equal(stack(0, 2), 0x7001);
-    assert_int_equal(stack(2, 2), 2 | BT_IF);
-    assert_int_equal(c->r[BT_RIP], HANDLER & 0xffff);
-    assert_int_equal(c->rflags, 2 | BT_IF);
-}
-
-static void test_protected_inner(void **state)
-{
-    enter_protected(3);
-    c->rflags = 2 | BT_IF;
-    gate_put(BT_PFV, CODE0, HANDLER, 0x8e, 0);
-    deliver(BT_PFV, true, 7, 0, 0xabc000);
-    assert_int_equal(c->cpl, 0);
-    assert_int_equal(c->cr2, 0xabc000);
-    assert_int_equal(c->seg[BT_SS].sel, DATA0);
-    assert_int_equal(c->seg[BT_CS].sel, CODE0);
-    assert_int_equal(c->r[BT_RSP], STACK0 - 24);
-    assert_int_equal(stack(0, 4), 7);
-    assert_int_equal(stack(2, 4), CODE3 | 3);
-    assert_int_equal(stack(4, 4), STACK3);
-    assert_int_equal(stack(5, 4), DATA3 | 3);
-    assert_int_equal(c->ctx, BT_CTX_KERNEL);
-}
-
-/* What a bad gate or target raises while vector is delivered; the handler of that fault is good. */
-struct bad_delivery {
-    uint16_t sel;
-    unsigned access;
-    uint8_t soft;
-    unsigned vector;
-    uint32_t error;
-};
-
-static void test_delivery_faults(void **state)
-{
-    static const struct bad_delivery cases[] = {
-        { CODE0, 0x0e, BT_SOFT_NONE, BT_NP, 0x40 * 8 + 2 + 1 }, /* gate not present */
-        { CODE0, 0x0e, BT_SOFT_INT, BT_GP, 0x40 * 8 + 2 },      /* INT n: DPL first, and no EXT */
-        { CODE0, 0x6e, BT_SOFT_INT, BT_NP, 0x40 * 8 + 2 },
-        { CODE0, 0x8e, BT_SOFT_INT, BT_GP, 0x40 * 8 + 2 },      /* DPL 0 from CPL 3 */
-        { CODE0, 0x8c, BT_SOFT_NONE, BT_GP, 0x40 * 8 + 2 + 1 }, /* a call gate */
-        { CODE0, 0x9e, BT_SOFT_NONE, BT_GP, 0x40 * 8 + 2 + 1 }, /* S = 1 */
-        { 0, 0x8e, BT_SOFT_NONE, BT_GP, 1 },                    /* null CS: EXT alone */
-        { DATA0, 0x8e, BT_SOFT_NONE, BT_GP, DATA0 + 1 },
-        { GDT_END, 0xee, BT_SOFT_INT, BT_GP, GDT_END },
-        { ABSENT_CODE, 0x8e, BT_SOFT_NONE, BT_NP, ABSENT_CODE + 1 },
-        { ABSENT_CODE, 0xee, BT_SOFT_INT, BT_NP, ABSENT_CODE },
-    };
-
-    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
-        enter_protected(3);
-        gate_put(0x40, cases[i].sel, HANDLER, cases[i].access, 0);
-        gate_put(BT_GP, CODE0, 0x1000, 0x8e, 0);
-        gate_put(BT_NP, CODE0, 0x2000, 0x8e, 0);
-        assert_int_equal(deliver(0x40, false, 0, cases[i].soft, 0x7002), 2);
-        assert_int_equal(c->r[BT_RIP], cases[i].vector == BT_GP ? 0x1000 : 0x2000);
-        assert_int_equal(stack(0, 4), cases[i].error);
-        assert_int_equal(stack(1, 4), 0x7000); /* the interrupted instruction, not the one behind INT n */
-    }
-}
-
-static void test_bad_stacks(void **state)
-{
-    static const struct {
-        uint32_t ss;
-        uint32_t tss_limit;
-        unsigned vector;
-        uint32_t error;
-    } cases[] = {
-        { 0, 0x67, BT_TS, 1 },
-        { DATA0 | 3, 0x67, BT_TS, DATA0 + 1 }, /* RPL */
-        { DATA3, 0x67, BT_TS, DATA3 + 1 },     /* DPL */
-        { CODE0, 0x67, BT_TS, CODE0 + 1 },
-        { GDT_END, 0x67, BT_TS, GDT_END + 1 },
-        { SPARE, 0x67, BT_SSV, SPARE + 1 },  /* not present */
-        { DATA0, 0x0a, BT_TS, TSS_SEL + 1 }, /* no room for SS0 */
-    };
-
-    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
-        enter_protected(3);
-        gdt_put(SPARE, rig_desc(0, 0xfffff, 0x13, 0xc));
-        rig_put(rig, TSS + 8, cases[i].ss, 4);
-        c->tr.limit = cases[i].tss_limit;
-        gate_put(BT_UD, CODE0, HANDLER, 0x8e, 0);
-        /* The second fault's handler runs at the present level, so that it needs no stack. */
-        gate_put(BT_TS, CODE3, 0x1000, 0x8e, 0);
-        gate_put(BT_SSV, CODE3, 0x2000, 0x8e, 0);
-        assert_int_equal(deliver(BT_UD, false, 0, 0, 0), 2);
-        assert_int_equal(c->r[BT_RIP], cases[i].vector == BT_TS ? 0x1000 : 0x2000);
-        assert_int_equal(stack(0, 4), cases[i].error);
-    }
-}
-
-/* SDM vol. 3, table 6-5. */
-static void test_double_fault(void **state)
-{
-    static const struct {
-        unsigned first;
-        bool first_error;
-        unsigned bad_access; /* of the first's gate */
-        int end;             /* vector that is delivered at last, -1: shutdown */
-    } cases[] = {
-        { BT_GP, true, 0x0e, BT_DFV },                                  /* contributory, then #NP */
-        { BT_DE, false, 0x0e, BT_DFV }, { BT_PFV, true, 0x0e, BT_DFV }, /* page fault, then #NP */
-        { BT_UD, false, 0x0e, BT_NP },                                  /* benign: one after the other */
-        { BT_DFV, true, 0x0e, -1 },     { BT_ACV, true, 0x0e, BT_NP },
-    };
-
-    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
-        enter_protected(0);
-        c->shutdown = 0;
-        gate_put(BT_NP, CODE0, BT_NP << 8, 0x8e, 0);
-        gate_put(BT_DFV, CODE0, BT_DFV << 8, 0x8e, 0);
-        gate_put(cases[i].first, CODE0, 0, cases[i].bad_access, 0);
-        deliver(cases[i].first, cases[i].first_error, 0, 0, 0);
-        if (cases[i].end < 0) {
-            assert_int_equal(c->shutdown, 1);
-            continue;
-        }
-        assert_int_equal(c->shutdown, 0);
-        assert_int_equal(c->r[BT_RIP], cases[i].end << 8);
-        if (cases[i].end == BT_DFV)
-            assert_int_equal(stack(0, 4), 0);
-        assert_int_equal(c->in_delivery, 0);
-    }
-}
-
-static void test_v86_exception(void **state)
-{
-    static const uint16_t sels[] = {
-        [BT_ES] = 0x1000, [BT_CS] = 0x2000, [BT_SS] = 0x800, [BT_DS] = 0x4000, [BT_FS] = 0x5000, [BT_GS] = 0x6000
-    };
-
-    enter_protected(3);
-    c->rflags = 2 | BT_VM | BT_IF | BT_IOPL;
-    for (unsigned i = 0; i < 6; i++)
-        bt_seg_real(&c->seg[i], sels[i], true);
-    bt_state_update(c);
-    assert_int_equal(c->mode, BT_MODE_16);
-    c->r[BT_RSP] = 0x100;
-    gate_put(BT_GP, CODE0, HANDLER, 0x8e, 0);
-    deliver(BT_GP, true, 0, 0, 0);
-    assert_int_equal(c->cpl, 0);
-    assert_int_equal(c->rflags & BT_VM, 0);
-    assert_int_equal(c->r[BT_RSP], STACK0 - 40);
-    assert_int_equal(stack(2, 4), 0x2000);
-    assert_int_equal(stack(3, 4), 2 | BT_VM | BT_IF | BT_IOPL | BT_RF);
-    assert_int_equal(stack(4, 4), 0x100);
-    assert_int_equal(stack(5, 4), 0x800);
-    assert_int_equal(stack(6, 4), 0x1000);
-    assert_int_equal(stack(7, 4), 0x4000);
-    assert_int_equal(stack(8, 4), 0x5000);
-    assert_int_equal(stack(9, 4), 0x6000);
-    assert_int_equal(c->seg[BT_DS].unusable, 1);
-    assert_int_equal(c->seg[BT_DS].sel, 0);
-    /* Back again. */
-    c->r[BT_RSP] += 4;
-    bt_iret(c, 4, 0);
-    assert_int_equal(c->cpl, 3);
-    assert_int_equal(c->rflags, 2 | BT_VM | BT_IF | BT_IOPL | BT_RF);
-    for (unsigned i = 0; i < 6; i++) {
-        assert_int_equal(c->seg[i].sel, sels[i]);
-        assert_int_equal(c->seg[i].base, sels[i] << 4);
-        assert_int_equal(c->seg[i].limit, 0xffff);
-    }
-    /* A handler at another level than 0 is not allowed from virtual-8086 mode. */
-    gate_put(BT_GP, CODE0, HANDLER, 0x8e, 0);
-    gate_put(BT_UD, CODE3, 0x5000, 0x8e, 0);
-    deliver(BT_UD, false, 0, 0, 0);
-    assert_int_equal(c->r[BT_RIP], HANDLER);
-    assert_int_equal(stack(0, 4), CODE3 + 1);
-}
-
-static void test_long_exception(void **state)
-{
-    /* Same level: SS and RSP are pushed all the same, and the frame is aligned to 16. */
-    enter_long(0);
-    c->r[BT_RSP] = 0x8ff3;
-    gate_put(BT_UD, CODE64, 0xffff800000001000, 0x8e, 0);
-    deliver(BT_UD, false, 0, 0, 0);
-    assert_int_equal(c->r[BT_RSP], 0x8ff0 - 40);
-    assert_int_equal(stack(0, 8), 0x7000);
-    assert_int_equal(stack(1, 8), CODE64);
-    assert_int_equal(stack(2, 8), 2 | BT_RF);
-    assert_int_equal(stack(3, 8), 0x8ff3);
-    assert_int_equal(stack(4, 8), DATA0);
-    assert_int_equal(c->seg[BT_SS].sel, DATA0);
-    assert_int_equal(c->r[BT_RIP], 0xffff800000001000);
-    /* Inner level: SS becomes null with RPL = CPL. */
-    enter_long(3);
-    gate_put(BT_GP, CODE64, HANDLER, 0x8e, 0);
-    deliver(BT_GP, true, 0x10, 0, 0);
-    assert_int_equal(c->r[BT_RSP], STACK0 - 48);
-    assert_int_equal(stack(0, 8), 0x10);
-    assert_int_equal(stack(5, 8), DATA3 | 3);
-    assert_int_equal(c->seg[BT_SS].sel, 0);
-    assert_int_equal(c->cpl, 0);
-    /* IST. */
-    enter_long(0);
-    rig_put(rig, TSS + 36 + 2 * 8, 0x6008, 8);
-    gate_put(BT_NMI, CODE64, HANDLER, 0x8e, 3);
-    bt_deliver_interrupt(c, BT_NMI, true);
-    assert_int_equal(c->r[BT_RSP], 0x6000 - 40);
-    assert_int_equal(c->nmi_blocked, 1);
-    assert_int_equal(stack(2, 8), 2); /* no RF: not a fault */
-    bt_iret(c, 8, 0);
-    assert_int_equal(c->nmi_blocked, 0);
-    assert_int_equal(c->r[BT_RSP], STACK0);
-}
-
-static void test_long_delivery_faults(void **state)
-{
-    static const struct {
-        uint16_t sel;
-        unsigned access;
-        uint64_t offset;
-        unsigned vector;
-        uint32_t error;
-    } cases[] = {
-        { CODE0, 0x8e, HANDLER, BT_GP, CODE0 + 1 },         /* not 64-bit code */
-        { CODE64, 0x85, HANDLER, BT_GP, 0x40 * 8 + 2 + 1 }, /* task gate */
-        { CODE64, 0x86, HANDLER, BT_GP, 0x40 * 8 + 2 + 1 }, /* 16-bit gate */
-        { CODE64, 0x0e, HANDLER, BT_NP, 0x40 * 8 + 2 + 1 },
-        { CODE64, 0x8e, 0x800000000000, BT_GP, 1 }, /* not canonical */
-    };
-
-    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
-        enter_long(0);
-        gate_put(0x40, cases[i].sel, cases[i].offset, cases[i].access, 0);
-        gate_put(BT_GP, CODE64, 0x1000, 0x8e, 0);
-        gate_put(BT_NP, CODE64, 0x2000, 0x8e, 0);
-        deliver(0x40, false, 0, 0, 0);
-        assert_int_equal(c->r[BT_RIP], cases[i].vector == BT_GP ? 0x1000 : 0x2000);
-        assert_int_equal(stack(0, 8), cases[i].error);
-    }
-    /* A stack that is not canonical: #SS, which needs a good stack itself. */
-    enter_long(0);
-    c->r[BT_RSP] = 0x800000000100;
-    rig_put(rig, TSS + 36, 0x6000, 8);
-    gate_put(BT_UD, CODE64, HANDLER, 0x8e, 0);
-    gate_put(BT_SSV, CODE64, 0x3000, 0x8e, 1);
-    deliver(BT_UD, false, 0, 0, 0);
-    assert_int_equal(c->r[BT_RIP], 0x3000);
-    assert_int_equal(stack(0, 8), 1);
 }
 
 /* ---- far transfers ---- */
@@ -668,8 +228,8 @@ static void test_far_jmp(void **state)
     for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
         struct far_args a = { (uint16_t)cases[i].sel, cases[i].off, 4 };
 
-        enter_protected(cases[i].cpl);
-        gdt_put(SPARE, rig_desc(0, 0xfff, 0x9b, 4));
+        machine_enter_protected(rig, cases[i].cpl);
+        machine_gdt_put(rig, SPARE, rig_desc(0, 0xfff, 0x9b, 4));
         assert_int_equal(rig_try(rig, do_jmp, &a), cases[i].vector);
         if (cases[i].vector >= 0) {
             assert_int_equal(c->exc.error, cases[i].error);
@@ -683,16 +243,17 @@ static void test_far_jmp(void **state)
 
 static void call_gate_put(uint16_t sel, uint32_t off, unsigned access, unsigned params)
 {
-    gdt_put(GATE, (off & 0xffff) | (uint64_t)sel << 16 | (uint64_t)params << 32 | (uint64_t)access << 40 |
-                      (uint64_t)(off >> 16) << 48);
-    gdt_put(GATE + 8, 0);
+    machine_gdt_put(rig, GATE,
+                    (off & 0xffff) | (uint64_t)sel << 16 | (uint64_t)params << 32 | (uint64_t)access << 40 |
+                        (uint64_t)(off >> 16) << 48);
+    machine_gdt_put(rig, GATE + 8, 0);
 }
 
 static void test_call_gate(void **state)
 {
     struct far_args call = { GATE | 3, 0xdead, 4 }, ret = { 0, 12, 4 };
 
-    enter_protected(3);
+    machine_enter_protected(rig, 3);
     call_gate_put(CODE0, HANDLER, 0xec, 3);
     for (unsigned i = 0; i < 3; i++)
         rig_put(rig, STACK3 - 12 + i * 4, 0x100 + i, 4);
@@ -701,12 +262,12 @@ static void test_call_gate(void **state)
     assert_int_equal(c->cpl, 0);
     assert_int_equal(c->r[BT_RIP], HANDLER);
     assert_int_equal(c->r[BT_RSP], STACK0 - 28);
-    assert_int_equal(stack(0, 4), 0x7005);
-    assert_int_equal(stack(1, 4), CODE3 | 3);
+    assert_int_equal(machine_stack(rig, 0, 4), 0x7005);
+    assert_int_equal(machine_stack(rig, 1, 4), CODE3 | 3);
     for (unsigned i = 0; i < 3; i++)
-        assert_int_equal(stack(2 + i, 4), 0x100 + i);
-    assert_int_equal(stack(5, 4), STACK3 - 12);
-    assert_int_equal(stack(6, 4), DATA3 | 3);
+        assert_int_equal(machine_stack(rig, 2 + i, 4), 0x100 + i);
+    assert_int_equal(machine_stack(rig, 5, 4), STACK3 - 12);
+    assert_int_equal(machine_stack(rig, 6, 4), DATA3 | 3);
     /* RETF 12 back; a data segment of the inner level is taken away. */
     bt_seg_flat(&c->seg[BT_DS], DATA0, 3, 0, false);
     assert_int_equal(rig_try(rig, do_ret, &ret), -1);
@@ -732,15 +293,15 @@ static void test_call_gate_long(void **state)
 {
     struct far_args call = { GATE | 3, 0, 4 }, ret = { 0, 0, 8 };
 
-    enter_long(3);
+    machine_enter_long(rig, 3);
     call_gate_put(CODE64, 0x1000, 0xec, 0);
-    gdt_put(GATE + 8, 0xffff8000);
+    machine_gdt_put(rig, GATE + 8, 0xffff8000);
     assert_int_equal(rig_try(rig, do_call, &call), -1);
     assert_int_equal(c->r[BT_RIP], 0xffff800000001000);
     assert_int_equal(c->r[BT_RSP], STACK0 - 32);
     assert_int_equal(c->seg[BT_SS].sel, 0);
-    assert_int_equal(stack(0, 8), 0x7005);
-    assert_int_equal(stack(3, 8), DATA3 | 3);
+    assert_int_equal(machine_stack(rig, 0, 8), 0x7005);
+    assert_int_equal(machine_stack(rig, 3, 8), DATA3 | 3);
     assert_int_equal(rig_try(rig, do_ret, &ret), -1);
     assert_int_equal(c->cpl, 3);
     assert_int_equal(c->r[BT_RSP], STACK3);
@@ -749,7 +310,7 @@ static void test_call_gate_long(void **state)
     assert_int_equal(rig_try(rig, do_call, &call), BT_GP);
     assert_int_equal(c->exc.error, CODE0);
     call_gate_put(CODE64, 0x1000, 0xec, 0);
-    gdt_put(GATE + 8, 1ULL << 40);
+    machine_gdt_put(rig, GATE + 8, 1ULL << 40);
     assert_int_equal(rig_try(rig, do_call, &call), BT_GP);
     assert_int_equal(c->exc.error, GATE);
     call_gate_put(TSS2_SEL, 0, 0xe5, 0);
@@ -776,14 +337,14 @@ static void test_iret_protected(void **state)
     unsigned size = 4;
 
     /* To the outer level: all flags from CPL 0. */
-    enter_protected(0);
+    machine_enter_protected(rig, 0);
     iret_frame(DATA3 | 3, 0x5000, BT_IF | BT_IOPL | BT_CF | BT_RF | BT_ID, CODE3 | 3, 0x1234, 4);
     assert_int_equal(rig_try(rig, do_iret, &size), -1);
     assert_int_equal(c->cpl, 3);
     assert_int_equal(c->rflags, 2 | BT_IF | BT_IOPL | BT_CF | BT_RF | BT_ID);
     assert_int_equal(c->r[BT_RSP], 0x5000);
     /* From CPL 3 with IOPL 0: neither IF nor IOPL move. */
-    enter_protected(3);
+    machine_enter_protected(rig, 3);
     c->rflags = 2 | BT_IF;
     push(BT_IOPL | BT_ZF | BT_VM, 4);
     push(CODE3 | 3, 4);
@@ -798,7 +359,7 @@ static void test_iret_protected(void **state)
     assert_int_equal(rig_try(rig, do_iret, &size), BT_GP);
     assert_int_equal(c->exc.error, CODE0);
     /* SS of the outer frame must fit. */
-    enter_protected(0);
+    machine_enter_protected(rig, 0);
     iret_frame(DATA3, 0x5000, 2, CODE3 | 3, 0x1234, 4);
     assert_int_equal(rig_try(rig, do_iret, &size), BT_GP);
     assert_int_equal(c->exc.error, DATA3);
@@ -810,32 +371,32 @@ static void test_iret_long(void **state)
     unsigned size = 8;
 
     /* Same level pops SS:RSP too; a null SS is good. */
-    enter_long(0);
+    machine_enter_long(rig, 0);
     iret_frame(0, 0x6660, BT_ZF, CODE64, 0x1234, 8);
     assert_int_equal(rig_try(rig, do_iret, &size), -1);
     assert_int_equal(c->r[BT_RSP], 0x6660);
     assert_int_equal(c->seg[BT_SS].unusable, 1);
     /* But not for CPL 3. */
-    enter_long(0);
+    machine_enter_long(rig, 0);
     iret_frame(3, 0x6660, 2, CODE64_3 | 3, 0x1234, 8);
     assert_int_equal(rig_try(rig, do_iret, &size), BT_GP);
     assert_int_equal(c->exc.error, 0);
     /* Nor for compatibility mode. */
-    enter_long(0);
+    machine_enter_long(rig, 0);
     iret_frame(0, 0x6660, 2, CODE0, 0x1234, 8);
     assert_int_equal(rig_try(rig, do_iret, &size), BT_GP);
     /* To compatibility mode. */
-    enter_long(0);
+    machine_enter_long(rig, 0);
     iret_frame(DATA3 | 3, 0x100006660, 2, CODE3 | 3, 0x1234, 8);
     assert_int_equal(rig_try(rig, do_iret, &size), -1);
     assert_int_equal(c->mode, BT_MODE_32);
     assert_int_equal(c->r[BT_RSP], 0x6660);
     /* NT, and a RIP that is not canonical. */
-    enter_long(0);
+    machine_enter_long(rig, 0);
     c->rflags |= BT_NT;
     iret_frame(0, 0x6660, 2, CODE64, 0x1234, 8);
     assert_int_equal(rig_try(rig, do_iret, &size), BT_GP);
-    enter_long(0);
+    machine_enter_long(rig, 0);
     iret_frame(0, 0x6660, 2, CODE64, 0x800000000000, 8);
     assert_int_equal(rig_try(rig, do_iret, &size), BT_GP);
     assert_int_equal(c->exc.error, 0);
@@ -855,7 +416,7 @@ static void test_syscall(void **state)
 {
     bool wide = true;
 
-    enter_long(3);
+    machine_enter_long(rig, 3);
     c->star = (uint64_t)0x0053 << 48 | (uint64_t)CODE0 << 32;
     c->lstar = 0xffff800000001000;
     c->sfmask = BT_IF | BT_DF;
@@ -876,7 +437,7 @@ static void test_syscall(void **state)
     assert_int_equal(c->cpl, 3);
     assert_int_equal(rig_try(rig, do_sysret, &wide), BT_GP); /* CPL 3 */
     /* Intel: the address is checked at CPL 0. */
-    enter_long(0);
+    machine_enter_long(rig, 0);
     c->r[BT_RCX] = 0x800000000000;
     assert_int_equal(rig_try(rig, do_sysret, &wide), BT_GP);
     assert_int_equal(c->cpl, 0);
@@ -888,7 +449,7 @@ static void test_syscall_amd(void **state)
 {
     bool wide = true;
 
-    enter_long(0);
+    machine_enter_long(rig, 0);
     c->star = (uint64_t)0x0053 << 48;
     c->r[BT_RCX] = 0x800000000000;
     assert_int_equal(rig_try(rig, do_sysret, &wide), -1); /* the fault comes at the fetch */
@@ -923,7 +484,7 @@ static void test_task_switch(void **state)
     struct far_args a = { TSS2_SEL, 0, 4 };
     unsigned size = 4;
 
-    enter_protected(0);
+    machine_enter_protected(rig, 0);
     tss_fill();
     c->r[BT_RBX] = 0xbbbb;
     c->rflags = 2 | BT_ZF;
@@ -982,7 +543,7 @@ static void test_task_faults(void **state)
     for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
         struct far_args a = { TSS2_SEL, 0, 4 };
 
-        enter_protected(0);
+        machine_enter_protected(rig, 0);
         tss_fill();
         rig_put(rig, TSS2 + cases[i].at, cases[i].value, 4);
         assert_int_equal(rig_try(rig, do_jmp, &a), cases[i].vector);
@@ -991,11 +552,11 @@ static void test_task_faults(void **state)
         assert_int_equal(c->r[BT_RIP], 0x1111);
     }
     /* Before the switch: busy, too short, not present. */
-    enter_protected(0);
-    gdt_put(TSS2_SEL, rig_desc((uint32_t)TSS2, 0x66, 0x89, 0));
+    machine_enter_protected(rig, 0);
+    machine_gdt_put(rig, TSS2_SEL, rig_desc((uint32_t)TSS2, 0x66, 0x89, 0));
     assert_int_equal(rig_try(rig, do_jmp, &(struct far_args){ TSS2_SEL, 0, 4 }), BT_TS);
     assert_int_equal(c->exc.error, TSS2_SEL);
-    gdt_put(TSS2_SEL, rig_desc((uint32_t)TSS2, 0x67, 0x09, 0));
+    machine_gdt_put(rig, TSS2_SEL, rig_desc((uint32_t)TSS2, 0x67, 0x09, 0));
     assert_int_equal(rig_try(rig, do_jmp, &(struct far_args){ TSS2_SEL, 0, 4 }), BT_NP);
     assert_int_equal(c->tr.sel, TSS_SEL);
 }
@@ -1003,14 +564,14 @@ static void test_task_faults(void **state)
 /* A fault through a task gate: the error code is on the new task's stack, the old TSS has RF set. */
 static void test_task_gate_exception(void **state)
 {
-    enter_protected(0);
+    machine_enter_protected(rig, 0);
     tss_fill();
     rig_put(rig, TSS2 + 100, 1, 2); /* T */
-    gate_put(BT_GP, TSS2_SEL, 0, 0x85, 0);
-    deliver(BT_GP, true, 0x77, 0, 0);
+    machine_gate_put(rig, BT_GP, TSS2_SEL, 0, 0x85, 0);
+    machine_deliver(rig, BT_GP, true, 0x77, 0, 0);
     assert_int_equal(c->tr.sel, TSS2_SEL);
     assert_int_equal(c->r[BT_RSP], 0x8800 - 4);
-    assert_int_equal(stack(0, 4), 0x77);
+    assert_int_equal(machine_stack(rig, 0, 4), 0x77);
     assert_int_equal(rig_get(rig, TSS + 36, 4), 2 | BT_RF);
     assert_int_equal(rig_get(rig, TSS + 32, 4), 0x7000);
     assert_int_equal(c->rflags & BT_NT, BT_NT);
@@ -1044,7 +605,7 @@ static int set_cr(unsigned cr, uint64_t value)
 
 static void test_control_registers(void **state)
 {
-    enter_protected(0);
+    machine_enter_protected(rig, 0);
     assert_int_equal(set_cr(0, BT_CR0_PG), BT_GP);             /* PG without PE */
     assert_int_equal(set_cr(0, BT_CR0_PE | BT_CR0_NW), BT_GP); /* NW without CD */
     assert_int_equal(set_cr(0, 1ULL << 32 | BT_CR0_PE), BT_GP);
@@ -1076,7 +637,7 @@ static void test_control_registers(void **state)
     assert_int_equal(set_cr(4, BT_CR4_PAE), -1);
     assert_int_equal(set_cr(0, BT_CR0_PE), -1);
     assert_false(BT_LONG_MODE(c));
-    enter_long(0);
+    machine_enter_long(rig, 0);
     assert_int_equal(set_cr(0, BT_CR0_PE), BT_GP); /* leaving paging from 64-bit code */
 }
 
@@ -1110,7 +671,7 @@ static void test_msrs(void **state)
     assert_false(bt_msr_write(c, 0xc0000080, 1ULL << 1, false)); /* EFER: reserved */
     assert_true(bt_msr_write(c, 0xc0000080, 0xd01, false));
     assert_int_equal(c->efer, 0x901); /* LMA cannot be set */
-    enter_long(0);
+    machine_enter_long(rig, 0);
     assert_false(bt_msr_write(c, 0xc0000080, 1, false)); /* LME while paging */
 }
 
@@ -1140,7 +701,7 @@ static int io_check(uint16_t port, unsigned len)
 
 static void test_io_bitmap(void **state)
 {
-    enter_protected(3);
+    machine_enter_protected(rig, 3);
     c->tr.limit = 0x68 + 0x10; /* ports 0..7fh and the byte of ones behind */
     rig_put(rig, TSS + 102, 0x68, 2);
     for (unsigned i = 0; i <= 0x10; i++)
@@ -1161,82 +722,9 @@ static void test_io_bitmap(void **state)
     assert_int_equal(io_check(0x16, 1), BT_GP);
 }
 
-static void do_step_before(struct bt_vcpu *cpu, void *arg)
-{
-    bt_step_before(cpu);
-}
-
-static void do_step_after(struct bt_vcpu *cpu, void *arg)
-{
-    bt_step_after(cpu);
-}
-
-static void test_debug_traps(void **state)
-{
-    enter_protected(0);
-    /* TF: the trap comes behind the instruction at whose beginning it was set. */
-    bt_rflags_write(c, BT_TF, BT_TF);
-    assert_true(atomic_load(&c->events) & BT_EV_STEP);
-    assert_int_equal(rig_try(rig, do_step_before, NULL), -1);
-    assert_int_equal(rig_try(rig, do_step_after, NULL), BT_DB);
-    assert_int_equal(c->exc.payload, BT_DR6_BS);
-    /* MOV SS puts it off for good, and data breakpoints to the next instruction. */
-    assert_int_equal(rig_try(rig, do_step_before, NULL), -1);
-    c->shadow = BT_SHADOW_MOVSS;
-    c->db_pending = 1;
-    c->dr6_trap = 2;
-    assert_int_equal(rig_try(rig, do_step_after, NULL), -1);
-    assert_int_equal(rig_try(rig, do_step_before, NULL), -1);
-    c->shadow = 0;
-    assert_int_equal(rig_try(rig, do_step_after, NULL), BT_DB);
-    assert_int_equal(c->exc.payload, BT_DR6_BS | 2);
-    assert_int_equal(c->db_pending, 0);
-    /* Instruction breakpoints: not under RF (which they clear), not behind MOV SS. */
-    bt_rflags_write(c, 0, BT_TF);
-    c->dr[1] = 0x7000;
-    c->dr[7] = 0x404; /* L1, execute */
-    bt_debug_update(c);
-    assert_int_equal(rig_try(rig, do_step_before, NULL), BT_DB);
-    assert_int_equal(c->exc.payload, 2);
-    c->rflags |= BT_RF;
-    assert_int_equal(rig_try(rig, do_step_before, NULL), -1);
-    assert_int_equal(c->rflags & BT_RF, 0);
-    c->shadow = BT_SHADOW_MOVSS;
-    assert_int_equal(rig_try(rig, do_step_before, NULL), -1);
-    c->shadow = 0;
-    c->dr[7] = 0x400;
-    bt_debug_update(c);
-    assert_int_equal(rig_try(rig, do_step_before, NULL), -1);
-    assert_int_equal(rig_try(rig, do_step_after, NULL), -1);
-    assert_false(atomic_load(&c->events) & BT_EV_STEP);
-}
-
-/* #DB sets DR6 at delivery, clears GD, and pushes RF only for general detect. */
-static void test_debug_delivery(void **state)
-{
-    enter_protected(0);
-    gate_put(BT_DB, CODE0, HANDLER, 0x8e, 0);
-    c->dr[6] = BT_DR6_FIXED | 8;
-    c->dr[7] = 0x400 | 1 << 13;
-    deliver(BT_DB, false, 0, 0, BT_DR6_BD);
-    assert_int_equal(c->dr[6], BT_DR6_FIXED | BT_DR6_BD);
-    assert_int_equal(c->dr[7], 0x400);
-    assert_int_equal(stack(2, 4), 2 | BT_RF);
-    enter_protected(0);
-    deliver(BT_DB, false, 0, 0, BT_DR6_BS);
-    assert_int_equal(stack(2, 4), 2);
-    /* INT1 is no debug condition. */
-    enter_protected(3);
-    c->dr[6] = BT_DR6_FIXED;
-    deliver(BT_DB, false, 0, BT_SOFT_INT1, 0x7001);
-    assert_int_equal(c->dr[6], BT_DR6_FIXED);
-    assert_int_equal(stack(0, 4), 0x7001);
-    assert_int_equal(c->cpl, 0); /* although the gate's DPL is 0 */
-}
-
 static void test_reset(void **state)
 {
-    enter_long(0);
+    machine_enter_long(rig, 0);
     c->pat = 0x0606060606060606;
     c->cr0 |= BT_CR0_CD;
     bt_vcpu_init(c);
@@ -1264,7 +752,7 @@ static void test_cpuid(void **state)
 
     bt_cpuid(c, 1, 0, r);
     assert_false(r[2] & BIT(27)); /* OSXSAVE follows CR4 */
-    enter_protected(0);
+    machine_enter_protected(rig, 0);
     assert_int_equal(set_cr(4, BT_CR4_OSXSAVE), -1);
     bt_cpuid(c, 1, 0, r);
     assert_true(r[2] & BIT(27));
@@ -1314,15 +802,6 @@ int main(void)
         SYS_TEST(test_seg_load_long),
         SYS_TEST(test_seg_limits),
         SYS_TEST(test_unreal_mode),
-        SYS_TEST(test_real_mode_exception),
-        SYS_TEST(test_protected_same_level),
-        SYS_TEST(test_protected_inner),
-        SYS_TEST(test_delivery_faults),
-        SYS_TEST(test_bad_stacks),
-        SYS_TEST(test_double_fault),
-        SYS_TEST(test_v86_exception),
-        SYS_TEST(test_long_exception),
-        SYS_TEST(test_long_delivery_faults),
         SYS_TEST(test_far_jmp),
         SYS_TEST(test_call_gate),
         SYS_TEST(test_call_gate_long),
@@ -1337,8 +816,6 @@ int main(void)
         SYS_TEST(test_msrs),
         SYS_TEST(test_tsc_adjust),
         SYS_TEST(test_io_bitmap),
-        SYS_TEST(test_debug_traps),
-        SYS_TEST(test_debug_delivery),
         SYS_TEST(test_reset),
         SYS_TEST(test_cpuid),
     };

@@ -249,6 +249,8 @@ void bt_pic_reset(struct bt_irqchip *chip);
 int bt_pic_line(struct bt_irqchip *chip, unsigned irq,
                 bool level); /* 1 new request, 0 coalesced, -1 masked or no edge */
 int bt_pic_ack(struct bt_irqchip *chip);
+/* The vector that an acknowledge would give now, -1 none. Takes the lock itself. */
+int bt_pic_peek(struct bt_irqchip *chip);
 /* Recompute INTR and tell the vCPUs. */
 void bt_pic_update(struct bt_irqchip *chip);
 uint8_t bt_pic_read(struct bt_irqchip *chip, uint16_t port);
@@ -267,6 +269,8 @@ bool bt_lapic_takes_pic(const struct bt_lapic *l);
 
 /* ---- pv.c ---- */
 void bt_pv_reset(struct bt_vcpu *c);
+/* Renew this vCPU's time page where something in it has changed. */
+void bt_pv_refresh(struct bt_vcpu *c);
 /* Paravirtual EOI: tell the guest that it may skip the EOI; returns false where that is not on. */
 bool bt_pv_eoi_arm(struct bt_vcpu *c);
 /* Take the offer back: true where the guest used it, so that the EOI is due now. */

@@ -62,14 +62,14 @@ static inline uint64_t bt_muldiv(uint64_t a, uint64_t b, uint64_t d)
     return quot;
 }
 
-/* A clock that counts nanoseconds of the host TSC since base_tsc, in the arithmetic of kvm-clock, so that the guest
- * computes the same values: ns = (delta shifted by shift) * mul >> 32. */
+/* A clock that was at base_ns when the host TSC was base_tsc, in the arithmetic of kvm-clock, so that the guest
+ * computes the same values: ns = base_ns + ((delta shifted by shift) * mul >> 32). */
 struct bt_clock {
-    uint64_t base_tsc;
+    uint64_t base_tsc, base_ns;
     uint32_t mul;
     int8_t shift;
 };
-void bt_clock_init(struct bt_clock *k, uint64_t tsc_khz, uint64_t base_tsc);
+void bt_clock_init(struct bt_clock *k, uint64_t tsc_khz, uint64_t base_tsc, uint64_t base_ns);
 
 /* ns of a TSC delta; saturates. */
 static inline uint64_t bt_clock_scale(const struct bt_clock *k, uint64_t delta)
@@ -82,7 +82,9 @@ static inline uint64_t bt_clock_scale(const struct bt_clock *k, uint64_t delta)
 
 static inline uint64_t bt_clock_ns(const struct bt_clock *k, uint64_t tsc)
 {
-    return tsc <= k->base_tsc ? 0 : bt_clock_scale(k, tsc - k->base_tsc);
+    uint64_t ns = tsc <= k->base_tsc ? 0 : bt_clock_scale(k, tsc - k->base_tsc);
+
+    return ns > UINT64_MAX - k->base_ns ? UINT64_MAX : k->base_ns + ns;
 }
 
 #endif

@@ -19,8 +19,8 @@ void bt_irq_line(struct bt_vm *vm, unsigned gsi, bool level);
 void bt_irq_msi(struct bt_vm *vm, uint64_t addr, uint32_t data);
 
 /* For the run loop, on the vCPU's thread: the vector that would be delivered now (LAPIC above PPR, else PIC through
- * ExtINT/virtual wire; for the PIC only its base, the true vector comes with the acknowledgement), or -1; and its
- * acknowledgement (returns the vector, -1 where there is none). There may be another behind it: ask again. */
+ * ExtINT/virtual wire), or -1; and its acknowledgement (returns the vector, -1 where there is none). There may be
+ * another behind it: ask again. */
 int bt_irq_pending(struct bt_vcpu *c);
 int bt_irq_ack(struct bt_vcpu *c);
 /* Called when BT_EV_TIMER is set, and after a HLT wait: expire timers (may raise BT_EV_IRQ), and end a HLT (c->halted)

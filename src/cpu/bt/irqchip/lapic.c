@@ -322,7 +322,7 @@ int bt_irq_pending(struct bt_vcpu *c)
     if (vector >= 0)
         return vector;
     if (atomic_load(&l->chip->pic_intr) && bt_lapic_takes_pic(l))
-        return l->chip->pic[0].irq_base; /* the true one is known at the acknowledge */
+        return bt_pic_peek(l->chip);
     return -1;
 }
 

@@ -104,6 +104,21 @@ static void pic_take(struct kvm_pic_state *s, unsigned line)
         s->irr &= (uint8_t)~bit;
 }
 
+int bt_pic_peek(struct bt_irqchip *chip)
+{
+    int line, second, vector = -1;
+
+    bt_lock(&chip->lock);
+    line = pic_request(chip, 0);
+    second = pic_request(chip, 1);
+    if (line == (int)PIC_CASCADE && second >= 0)
+        vector = chip->pic[1].irq_base + second;
+    else if (line >= 0)
+        vector = chip->pic[0].irq_base + line;
+    bt_unlock(&chip->lock);
+    return vector;
+}
+
 int bt_pic_ack(struct bt_irqchip *chip)
 {
     int line = pic_request(chip, 0), vector;

@@ -8,6 +8,7 @@
 #define NS_PER_S 1000000000ULL
 /* Ticks that a guest can be owed, delivered as fast as it takes them: bridges a stalled host, not a stopped VM. */
 #define PIT_OWED_MAX 64U
+#define PIT_MIN_PERIOD_NS 50000ULL
 
 static uint64_t pit_from_ns(uint64_t ns)
 {
@@ -315,7 +316,8 @@ void bt_pit_run(struct bt_irqchip *chip, uint64_t now)
         else if (r > 0)
             atomic_store(&chip->pit.owed, owed - 1);
     }
-    next = pit_next_edge(ch);
+    /* Ticks that follow each other faster than this are counted together. */
+    next = MAX(pit_next_edge(ch), now + PIT_MIN_PERIOD_NS);
     atomic_store(&chip->pit_next_ns, next);
     if (next != UINT64_MAX)
         bt_ticker_arm(chip, next);
@@ -379,8 +381,8 @@ static void pit_export(struct bt_irqchip *chip, unsigned i, struct kvm_pit_chann
 
     pit_sync(chip, ch, now);
     age = ch->held ? pit_to_ns(ch->held_ticks) : now - MIN(now, ch->load_ns);
-    if (pit_is_periodic(ch) && ch->running)
-        age -= MIN(age, pit_to_ns(ch->edges * ch->count) - (ch->edges ? 0 : 1));
+    if (pit_is_periodic(ch) && ch->running && ch->edges)
+        age -= MIN(age, pit_to_ns(ch->edges * ch->count)); /* since the last period began */
     *s = (struct kvm_pit_channel_state){
         .count = ch->loaded ? (ch->next_count ? ch->next_count : ch->count) : 0,
         .latched_count = ch->latched_count,
@@ -402,7 +404,7 @@ static void pit_export(struct bt_irqchip *chip, unsigned i, struct kvm_pit_chann
 static void pit_import(struct bt_irqchip *chip, unsigned i, const struct kvm_pit_channel_state *s, uint64_t now)
 {
     struct bt_pit_channel *ch = &chip->pit.ch[i];
-    uint64_t age = s->count_load_time < 0 ? (uint64_t)-s->count_load_time : 0;
+    uint64_t age = s->count_load_time < 0 ? 0 - (uint64_t)s->count_load_time : 0;
 
     *ch = (struct bt_pit_channel){
         .count = s->count == 0 || s->count > 65536 ? 65536 : s->count,

@@ -86,7 +86,7 @@ static bool pv_store(struct bt_vcpu *c, uint64_t gpa, const void *src, unsigned 
 
 static uint64_t pv_clock_locked(const struct bt_pv_vm *pv, uint64_t host_tsc)
 {
-    return pv->offset_ns + bt_clock_ns(&pv->clock, host_tsc);
+    return bt_clock_ns(&pv->clock, host_tsc);
 }
 
 /* Do all vCPUs see the same TSC? Only then may the guest use one vCPU's page on another. */
@@ -95,7 +95,10 @@ static bool pv_tsc_stable(const struct bt_vcpu *c)
     const struct bt_vm *vm = c->vm;
 
     for (unsigned i = 0; i < CPU_VCPUS_MAX; i++) {
-        if (vm->vcpus[i] && vm->vcpus[i]->tsc_offset != c->tsc_offset)
+        const struct bt_vcpu *other = vm->vcpus[i];
+
+        /* One that changes its own at this moment will have all pages renewed. */
+        if (other && __atomic_load_n(&other->tsc_offset, __ATOMIC_RELAXED) != c->tsc_offset)
             return false;
     }
     return true;
@@ -116,13 +119,13 @@ static void pv_clock_publish(struct bt_vcpu *c)
         /* A base that is not before the guest's TSC was zero: some guests compare. */
         uint64_t now = bt_host_tsc();
 
-        pv_vm->offset_ns = pv_clock_locked(pv_vm, now);
+        pv_vm->clock.base_ns = pv_clock_locked(pv_vm, now);
         pv_vm->clock.base_tsc = now;
         pv_vm->published = true;
     }
     pv->generation = atomic_load(&pv_vm->generation);
     t.tsc_timestamp = pv_vm->clock.base_tsc + c->tsc_offset;
-    t.system_time = pv_vm->offset_ns;
+    t.system_time = pv_vm->clock.base_ns;
     t.tsc_to_system_mul = pv_vm->clock.mul;
     t.tsc_shift = pv_vm->clock.shift;
     bt_unlock(&pv_vm->lock);
@@ -184,19 +187,45 @@ int bt_pv_set_clock(struct bt_vm *vm, const struct kvm_clock_data *clock)
             value += now - clock->realtime;
     }
     vm->pv->clock.base_tsc = tsc;
-    vm->pv->offset_ns = value;
+    vm->pv->clock.base_ns = value;
     vm->pv->published = true;
+    atomic_fetch_add(&vm->pv->stops, 1);
     atomic_fetch_add(&vm->pv->generation, 1); /* each vCPU renews its page when it next enters */
     bt_unlock(&vm->pv->lock);
     return 0;
 }
 
+void bt_pv_refresh(struct bt_vcpu *c)
+{
+    struct bt_pv *pv = c->pv;
+    uint32_t stops;
+
+    if (!pv || pv->generation == atomic_load(&c->vm->pv->generation))
+        return;
+    stops = atomic_load(&c->vm->pv->stops);
+    if (pv->stops != stops) {
+        pv->stops = stops;
+        pv->stopped = (pv->system_time & 1) != 0;
+    }
+    pv->generation = atomic_load(&c->vm->pv->generation);
+    pv_clock_publish(c);
+}
+
 void bt_pv_tsc_changed(struct bt_vcpu *c)
 {
-    if (c->pv)
-        pv_clock_publish(c);
     if (c->lapic)
         bt_lapic_timer_arm(c->lapic);
+    if (!c->pv || !c->lapic)
+        return;
+    pv_clock_publish(c);
+    /* Whether the TSC is stable stands in every page. */
+    atomic_fetch_add(&c->vm->pv->generation, 1);
+    for (unsigned i = 0; i < CPU_VCPUS_MAX; i++) {
+        struct bt_lapic *l = chip_lapic(c->lapic->chip, i);
+
+        if (l && l != c->lapic)
+            bt_vcpu_signal(l->c, BT_EV_TIMER);
+    }
 }
 
 /* ---- steal time ---- */
@@ -511,11 +540,7 @@ void bt_pv_enter(struct bt_vcpu *c)
         pv->schedstat_fd = -1;
         pv->run_delay = bt_host_run_delay_ns(&pv->schedstat_fd);
     }
-    if (pv->generation != atomic_load(&c->vm->pv->generation)) {
-        pv->stopped = (pv->system_time & 1) != 0;
-        pv->generation = atomic_load(&c->vm->pv->generation);
-        pv_clock_publish(c);
-    }
+    bt_pv_refresh(c);
     pv_preempted(c, false);
     bt_pv_steal_update(c);
 }

@@ -14,15 +14,15 @@ struct bt_pv_place {
 
 struct bt_pv_vm {
     struct bt_lock lock;
-    struct bt_clock clock; /* kvm-clock = offset_ns + this */
-    uint64_t offset_ns;
+    struct bt_clock clock;       /* kvm-clock */
     bool published;              /* some vCPU has seen the base */
-    _Atomic uint32_t generation; /* counts set_clock */
+    _Atomic uint32_t generation; /* counts reasons to renew the time pages */
+    _Atomic uint32_t stops;      /* counts set_clock */
 };
 
 struct bt_pv {
     uint64_t system_time, wall_clock, steal, eoi; /* the MSRs */
-    uint32_t clock_version, generation;
+    uint32_t clock_version, generation, stops;
     bool stopped; /* tell the guest that it was stopped, at the next update of its clock */
     struct bt_pv_place eoi_at, steal_at;
     uint64_t run_delay; /* of the host thread, at the last update */

@@ -6,6 +6,9 @@
 #include "cpu/bt/irqchip/chip.h"
 #include "cpu/bt/irqchip/pv.h"
 
+/* VM ns at creation: a day, so that what began before (a PIT count that comes with a saved state) has a time too. */
+#define CHIP_START_NS (24ULL * 3600 * 1000000000)
+
 int bt_irqchip_new(struct bt_vm *vm, struct bt_irqchip **ret)
 {
     struct bt_irqchip *chip = calloc(1, sizeof(*chip));
@@ -16,7 +19,7 @@ int bt_irqchip_new(struct bt_vm *vm, struct bt_irqchip **ret)
     if (!vm->tsc_khz)
         vm->tsc_khz = bt_tsc_khz_measure();
     chip->vm = vm;
-    bt_clock_init(&chip->clock, vm->tsc_khz, bt_host_tsc());
+    bt_clock_init(&chip->clock, vm->tsc_khz, bt_host_tsc(), CHIP_START_NS);
     bt_pic_reset(chip);
     bt_ioapic_reset(&chip->ioapic);
     bt_pit_reset(chip);
@@ -76,7 +79,7 @@ int bt_pv_new_vm(struct bt_vm *vm, struct bt_pv_vm **ret)
         return -ENOMEM;
     if (!vm->tsc_khz)
         vm->tsc_khz = bt_tsc_khz_measure();
-    bt_clock_init(&pv->clock, vm->tsc_khz, bt_host_tsc());
+    bt_clock_init(&pv->clock, vm->tsc_khz, bt_host_tsc(), 0);
     *ret = pv;
     return 0;
 }

@@ -27,6 +27,7 @@ void bt_timers_run(struct bt_vcpu *c)
         bt_pit_run(l->chip, now);
         bt_unlock(&l->chip->lock);
     }
+    bt_pv_refresh(c);
     bt_pv_steal_update(c);
     if (c->halted && bt_pv_take_kick(c))
         c->halted = 0;

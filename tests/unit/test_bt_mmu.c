@@ -202,7 +202,7 @@ static void check_mode(uint64_t cr0, uint64_t cr4)
 {
     static const unsigned accesses[] = { BT_ACC_READ, BT_ACC_WRITE, BT_ACC_FETCH };
 
-    for (unsigned ctx = 0; ctx < BT_NCTX; ctx++) {
+    for (unsigned ctx = 0; ctx < BT_CTX_FETCH; ctx++) {
         rig->c->cpl = ctx == BT_CTX_USER ? 3 : 0;
         bt_state_update(rig->c);
         for (unsigned i = 0; i < ARRAY_SIZE(accesses); i++) {

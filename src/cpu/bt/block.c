@@ -261,7 +261,7 @@ struct bt_block *bt_block_get(struct bt_vcpu *c)
 {
     struct bt_cache *cache = c->cache;
     uint64_t rip = c->r[BT_RIP], lin = block_lin(c, rip);
-    struct bt_tlbe *e = bt_tlbe(c, c->cpl == 3 ? BT_CTX_USER : BT_CTX_KERNEL, lin);
+    struct bt_tlbe *e = bt_tlbe(c, BT_CTX_FETCH + (c->cpl == 3 ? BT_CTX_USER : BT_CTX_KERNEL), lin);
     struct bt_block **fast, *b;
     uint64_t gpa;
 

@@ -29,13 +29,13 @@ static _Noreturn void mmu_raise_canonical(struct bt_vcpu *c, unsigned seg)
 }
 
 /* Remember what a later flush has to look at. */
-static void mmu_log_fill(struct bt_vcpu *c, unsigned ctx, uint64_t lin, const struct bt_walk *w)
+static void mmu_log_fill(struct bt_vcpu *c, unsigned set, uint64_t lin, const struct bt_walk *w)
 {
     struct bt_sys *s = &c->sys;
 
     if (!w->global) {
         if (s->n_log < BT_TLB_LOG)
-            s->log[s->n_log] = (uint16_t)(ctx << BT_TLB_BITS | ((lin >> MEM_PAGE_SHIFT) & (BT_TLB_SIZE - 1)));
+            s->log[s->n_log] = (uint16_t)(set << BT_TLB_BITS | ((lin >> MEM_PAGE_SHIFT) & (BT_TLB_SIZE - 1)));
         if (s->n_log <= BT_TLB_LOG)
             s->n_log++;
     }
@@ -48,9 +48,11 @@ static void mmu_log_fill(struct bt_vcpu *c, unsigned ctx, uint64_t lin, const st
     }
 }
 
-static struct bt_tlbe *mmu_fill(struct bt_vcpu *c, unsigned ctx, uint64_t lin, unsigned acc, unsigned seg)
+/* Fill the entry for lin in `set`, with the rights of context ctx; they differ for fetches only. */
+static struct bt_tlbe *mmu_fill_set(struct bt_vcpu *c, unsigned set, unsigned ctx, uint64_t lin, unsigned acc,
+                                    unsigned seg)
 {
-    struct bt_tlbe *e = bt_tlbe(c, ctx, lin);
+    struct bt_tlbe *e = bt_tlbe(c, set, lin);
     uint64_t page = lin & ~(MEM_PAGE_SIZE - 1);
     struct bt_walk w;
     bool fast;
@@ -60,7 +62,7 @@ static struct bt_tlbe *mmu_fill(struct bt_vcpu *c, unsigned ctx, uint64_t lin, u
     if (!bt_page_walk(c, ctx, lin, acc, &w))
         bt_raise_pf(c, lin, w.error);
     c->stat[BT_STAT_TLB_FILL]++;
-    mmu_log_fill(c, ctx, lin, &w);
+    mmu_log_fill(c, set, lin, &w);
     e->gpa = w.gpa;
     e->global = w.global;
     e->info = page | w.shift;
@@ -79,6 +81,11 @@ static struct bt_tlbe *mmu_fill(struct bt_vcpu *c, unsigned ctx, uint64_t lin, u
     if (fast && w.dirty && !e->region->read_only && bt_walk_allows(c, ctx, BT_ACC_WRITE, &w))
         e->tag_w = page;
     return e;
+}
+
+static struct bt_tlbe *mmu_fill(struct bt_vcpu *c, unsigned ctx, uint64_t lin, unsigned acc, unsigned seg)
+{
+    return mmu_fill_set(c, ctx, ctx, lin, acc, seg);
 }
 
 /* An entry through which acc is allowed; its tags may be empty all the same. */
@@ -395,11 +402,11 @@ bool bt_phys_write(struct bt_vcpu *c, uint64_t gpa, const void *buf, unsigned si
 struct bt_tlbe *bt_fetch_page(struct bt_vcpu *c, uint64_t lin)
 {
     unsigned ctx = c->cpl == 3 ? BT_CTX_USER : BT_CTX_KERNEL; /* AC has no say in fetches */
-    struct bt_tlbe *e = bt_tlbe(c, ctx, lin);
+    struct bt_tlbe *e = bt_tlbe(c, BT_CTX_FETCH + ctx, lin);
 
     if (LIKELY(e->tag_x == (lin & ~(MEM_PAGE_SIZE - 1))))
         return e;
-    return mmu_fill(c, ctx, lin, BT_ACC_FETCH, BT_CS);
+    return mmu_fill_set(c, BT_CTX_FETCH + ctx, ctx, lin, BT_ACC_FETCH, BT_CS);
 }
 
 bool bt_translate(struct bt_vcpu *c, uint64_t lin, uint64_t *ret_gpa)

@@ -113,8 +113,9 @@ _Static_assert(sizeof(struct bt_op) == 64, "one cache line");
 /* Code modes (part of the block key). */
 enum bt_mode { BT_MODE_16, BT_MODE_32, BT_MODE_64 };
 
-/* Soft TLB: direct-mapped, per access context. */
-enum { BT_CTX_KERNEL, BT_CTX_USER, BT_CTX_KERNEL_AC, BT_NCTX };
+/* Soft TLB: direct-mapped, per access context. Instruction fetches have their own entries (BT_CTX_FETCH + BT_CTX_KERNEL or
+ * BT_CTX_USER), so that code and the data that it works on do not evict each other. */
+enum { BT_CTX_KERNEL, BT_CTX_USER, BT_CTX_KERNEL_AC, BT_CTX_FETCH, BT_NCTX = BT_CTX_FETCH + 2 };
 #define BT_TLB_BITS 9
 #define BT_TLB_SIZE (1U << BT_TLB_BITS)
 #define BT_TLB_NONE 1ULL /* never equals a page address */

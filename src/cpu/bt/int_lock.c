@@ -3,8 +3,8 @@
  * devices see it whole; only MMIO and page-crossing operands go through the VM-wide split lock. */
 #include "cpu/bt/int_priv.h"
 
-/* Take the split lock for [lin, lin+size) and read the old value into buf. Write permission is checked before; should the
- * guest change its page tables meanwhile, the fault releases the lock. */
+/* Take the split lock for [lin, lin+size) and read the old value into buf. Write permission is checked before; should
+ * the guest change its page tables meanwhile, the fault releases the lock. */
 void bt_split_begin(struct bt_vcpu *c, uint64_t lin, void *buf, unsigned size, unsigned seg)
 {
     bt_probe_write(c, c->ctx, lin, size, seg);

@@ -62,13 +62,14 @@ def bad_inputs(folder):
     start = ['--kernel', kernel, '--initrd', initrd]
     yield [], USAGE, ['kernel', '--kernel FILE']
     yield ['--kernel', missing], NOT_FOUND, ['missing', 'kernel']
-    yield ['--kernel', folder], USAGE, [folder]
-    yield ['--kernel', text], USAGE, ['text', 'not a']
-    yield ['--kernel', empty], USAGE, ['empty']
-    for length in (100, 600, 5000, len(image) // 2, len(image) - 1):
-        yield ['--kernel', make(f'cut-{length}', image[:length])], USAGE, [f'cut-{length}']
+    yield ['--kernel', folder], None, [folder]
+    yield ['--kernel', text], FAILED, ['text', 'not a']
+    yield ['--kernel', empty], FAILED, ['empty']
+    promised = (image[0x1f1] + 1) * 512 + int.from_bytes(image[0x1f4:0x1f8], 'little') * 16 # behind it: the signature
+    for length in (100, 600, 5000, len(image) // 2, promised - 17):
+        yield ['--kernel', make(f'cut-{length}', image[:length])], FAILED, [f'cut-{length}', '--kernel']
     yield ['--kernel', kernel, '--initrd', missing], NOT_FOUND, ['missing', 'initrd']
-    yield ['--kernel', kernel, '--initrd', big], USAGE, ['big-initrd', '--memory']
+    yield ['--kernel', kernel, '--initrd', big], FAILED, ['big-initrd', '--memory']
     for memory in ('0', '1', '100', '536870913', '1M'):
         yield [*start, '--memory', memory], USAGE, ['memory', '--memory']
     for memory in ('abc', '', '-1', '5X', '99999999999G'):
@@ -102,7 +103,7 @@ def case_bad_input():
     with tempfile.TemporaryDirectory(prefix='caisson-bad-') as folder:
         for arguments, code, words in bad_inputs(folder):
             count += 1
-            if code is None: # more memory than the host has: which layer refuses depends on the host
+            if code is None: # which layer refuses is not promised
                 codes = [refused(['vm', 'run', *arguments], one, *words) for one in (FAILED, USAGE)]
                 problems += min(codes, key=len)
             else:
@@ -149,7 +150,7 @@ def case_without_rights():
             problems += refused(['vm', 'run', '--kernel', secret], PERMISSION, 'secret-kernel', program=command, env=env)
             if os.path.exists('/dev/kvm') and os.stat('/dev/kvm').st_mode & 0o006 == 0:
                 problems += refused(['vm', 'run', '--kernel', os.path.join(folder, 'vmlinuz'), '--engine', 'kvm'],
-                                    PERMISSION, '/dev/kvm', 'group kvm|rights|permission', program=command, env=env)
+                                    PERMISSION, '/dev/kvm', 'group', program=command, env=env)
         finally:
             vm.CAISSON = saved
     for problem in problems:
@@ -277,7 +278,7 @@ def case_console():
 def case_doctor():
     """The doctor names every engine and gives a reason where one is not usable; auto follows it."""
     findings = vm.doctor()
-    for name in ('kvm', 'interp'):
+    for name in ('engine kvm', 'engine interp', 'engine auto'):
         check(name in findings, f'no finding about {name}')
         check(findings[name]['status'] in ('ok', 'no', 'warn'), f'{name}: {findings[name]}')
         check(findings[name]['detail'], f'{name}: no detail')

@@ -68,7 +68,7 @@ def doctor():
 def need_engine(engine):
     """End the test as skipped where this machine cannot run that engine."""
     if engine == 'kvm':
-        finding = doctor().get('kvm', {'status': 'no', 'detail': 'caisson doctor does not mention it'})
+        finding = doctor().get('engine kvm', {'status': 'no', 'detail': 'caisson doctor does not mention it'})
         if finding['status'] != 'ok':
             skip(f'KVM cannot run guests here: {finding["detail"]}')
 

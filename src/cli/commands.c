@@ -25,7 +25,7 @@ static const struct cli_option doctor_options[] = {
 
 const struct cli_command cli_commands[] = {
     { .path = "vm run",
-      .summary = "start a VM from a kernel and stay on its serial console (Ctrl-] x quits)",
+      .summary = "start a VM from a kernel and stay on its serial console (Ctrl-] x quits, Ctrl-] p presses the power button)",
       .operands = "",
       .options = vm_run_options,
       .n_options = ARRAY_SIZE(vm_run_options),

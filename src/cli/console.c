@@ -87,6 +87,8 @@ static void console_typed(struct console *c, const uint8_t *data, size_t len)
             if (ch == 'x') {
                 c->quit = true;
                 console_stop(c);
+            } else if (ch == 'p') {
+                kill(c->vmm->pid, SIGPWR); /* the power button */
             } else if (ch == CONSOLE_ESCAPE) {
                 c->pending[c->n_pending++] = ch;
             }

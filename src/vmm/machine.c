@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "hw/acpi_pm.h"
 #include "hw/bus.h"
 #include "hw/time.h"
 #include "sys/loop.h"
@@ -80,8 +81,12 @@ static void machine_on_signal(void *opaque, uint32_t events)
     struct signalfd_siginfo info;
 
     (void)events;
-    if (read(m->signal_fd, &info, sizeof(info)) == sizeof(info) && info.ssi_signo == SIGTERM)
+    if (read(m->signal_fd, &info, sizeof(info)) != sizeof(info))
+        return;
+    if (info.ssi_signo == SIGTERM)
         machine_end(m, MACHINE_STOPPED);
+    else if (info.ssi_signo == SIGPWR)
+        acpi_pm_press_power(m->pm);
 }
 
 /* ---- device access from vCPUs ---- */
@@ -164,9 +169,10 @@ static int machine_new_loop(struct machine *m, struct err *e)
     sigset_t set;
     int r;
 
-    /* SIGINT and SIGHUP of a terminal reach the CLI too, which then asks us by SIGTERM. */
+    /* SIGINT and SIGHUP of a terminal reach the CLI too, which then asks us by SIGTERM. SIGPWR: the power button. */
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGPWR);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
     sigprocmask(SIG_BLOCK, &set, NULL);

@@ -436,6 +436,14 @@ static void test_syscall(void **state)
     assert_int_equal(c->rflags, 2 | BT_IF | BT_DF | BT_CF);
     assert_int_equal(c->cpl, 3);
     assert_int_equal(rig_try(rig, do_sysret, &wide), BT_GP); /* CPL 3 */
+    assert_int_equal(c->db_pending, 0);
+    /* TF out of R11 traps at once, before the first instruction at CPL 3. */
+    c->cpl = 0;
+    c->r[BT_R11] |= BT_TF;
+    assert_int_equal(rig_try(rig, do_sysret, &wide), -1);
+    assert_int_equal(c->dr6_trap, BT_DR6_BS);
+    assert_int_equal(c->db_pending, 1);
+    c->dr6_trap = c->db_pending = 0;
     /* Intel: the address is checked at CPL 0. */
     machine_enter_long(rig, 0);
     c->r[BT_RCX] = 0x800000000000;

@@ -64,7 +64,7 @@ bool bt_bp_page(const struct bt_vcpu *c, uint64_t lin)
     return false;
 }
 
-static void dbg_hit(struct bt_vcpu *c, uint64_t bits)
+void bt_debug_hit(struct bt_vcpu *c, uint64_t bits)
 {
     c->dr6_trap |= bits;
     c->db_pending = 1;
@@ -79,7 +79,7 @@ void bt_bp_data(struct bt_vcpu *c, uint64_t lin, unsigned size, bool write)
         if (!(c->sys.bp_data >> n & 1) || (!write && dbg_type(c, n) == DBG_WRITE))
             continue;
         if (lin < at + dbg_len(c, n) && at < lin + size)
-            dbg_hit(c, BIT64(n));
+            bt_debug_hit(c, BIT64(n));
     }
 }
 
@@ -89,7 +89,7 @@ void bt_bp_io(struct bt_vcpu *c, uint16_t port, unsigned len)
         uint64_t at = dbg_addr(c, n);
 
         if ((c->sys.bp_io >> n & 1) && port < at + dbg_len(c, n) && at < (uint64_t)port + len)
-            dbg_hit(c, BIT64(n));
+            bt_debug_hit(c, BIT64(n));
     }
 }
 

@@ -147,6 +147,14 @@ static void fast_enter(struct bt_vcpu *c, uint16_t cs, uint16_t ss, uint8_t cpl,
     bt_state_update(c);
 }
 
+/* Unlike other instructions, SYSCALL and SYSRET trap by the TF that they load, not by the one that they began with. */
+static void fast_single_step(struct bt_vcpu *c)
+{
+    c->sys.tf_before = 0;
+    if (UNLIKELY(c->rflags & BT_TF))
+        bt_debug_hit(c, BT_DR6_BS);
+}
+
 void bt_syscall(struct bt_vcpu *c, uint64_t next)
 {
     uint16_t cs = (uint16_t)(c->star >> 32) & 0xfffc;
@@ -163,6 +171,7 @@ void bt_syscall(struct bt_vcpu *c, uint64_t next)
         c->rflags &= ~(uint64_t)(BT_IF | BT_VM | BT_RF);
     }
     fast_enter(c, cs, (uint16_t)(cs + 8), 0, BT_LONG_MODE(c));
+    fast_single_step(c);
 }
 
 void bt_sysret(struct bt_vcpu *c, bool wide)
@@ -184,6 +193,7 @@ void bt_sysret(struct bt_vcpu *c, bool wide)
         c->rflags |= BT_IF;
     c->r[BT_RIP] = rip;
     fast_enter(c, (uint16_t)(wide ? base + 16 : base), (uint16_t)(base + 8), 3, wide);
+    fast_single_step(c);
 }
 
 void bt_sysenter(struct bt_vcpu *c)

@@ -60,7 +60,7 @@ static struct bt_tlbe *mmu_fill_set(struct bt_vcpu *c, unsigned set, unsigned ct
     if (BT_LONG_MODE(c) && !bt_canonical(lin))
         mmu_raise_canonical(c, seg);
     if (!bt_page_walk(c, ctx, lin, acc, &w))
-        bt_raise_pf(c, lin, w.error);
+        bt_raise_pf(c, BT_LONG_MODE(c) ? lin : (uint32_t)lin, w.error);
     c->stat[BT_STAT_TLB_FILL]++;
     mmu_log_fill(c, set, lin, &w);
     e->gpa = w.gpa;

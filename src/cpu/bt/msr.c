@@ -72,7 +72,6 @@ static const struct msr_store msr_stores[] = {
     STORE(MSR_MISC_ENABLE, misc_enable, ~0ULL),
     STORE(MSR_FEATURE_CONTROL, sys.feature_control, 0), /* locked */
     STORE(MSR_MCG_STATUS, sys.mcg_status, 7),
-    STORE(MSR_UCODE_REV, sys.bios_sign, ~0ULL),
     STORE(MSR_HWCR, sys.hwcr, BIT64(3) | BIT64(6) | BIT64(8) | BIT64(18) | BIT64(24)),
     STORE(MSR_SYSCFG, sys.syscfg, ~0ULL),
     STORE(MSR_NB_CFG, sys.nb_cfg, ~0ULL),
@@ -238,6 +237,9 @@ bool bt_msr_read(struct bt_vcpu *c, uint32_t index, uint64_t *ret, bool host)
     case MSR_DEBUGCTL:
         *ret = c->sys.dbg_ctl;
         return true;
+    case MSR_UCODE_REV:
+        *ret = c->sys.bios_sign;
+        return true;
     default:
         *ret = 0;
         return msr_is_ignored(index);
@@ -300,6 +302,10 @@ static bool msr_write_special(struct bt_vcpu *c, uint32_t index, uint64_t v, boo
     case MSR_PLATFORM_INFO:
     case MSR_MTRRCAP:
         return host;
+    case MSR_UCODE_REV: /* kernels write 0, execute CPUID and read the revision */
+        if (host)
+            c->sys.bios_sign = v;
+        return true;
     case MSR_UCODE_WRITE:
         return true;
     case MSR_DEBUGCTL: /* neither branch records nor branch steps are offered: accepted, not kept */

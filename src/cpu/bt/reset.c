@@ -68,7 +68,7 @@ void bt_vcpu_reset(struct bt_vcpu *c)
     c->sys.feature_control = 1; /* locked */
     c->sys.bios_sign = BIT64(32);
     c->sys.de_cfg = BIT64(1); /* LFENCE serialises */
-    c->sys.hwcr = BIT64(24); /* the TSC counts at a constant frequency */
+    c->sys.hwcr = BIT64(24);  /* the TSC counts at a constant frequency */
     reset_common(c);
     bt_fp_reset(c);
 }

@@ -240,6 +240,8 @@ bool bt_set_efer(struct bt_vcpu *c, uint64_t v);
 
 /* Is port access of len bytes allowed (CPL, IOPL, TSS bitmap)? Else #GP(0). (sys_io.c) */
 void bt_io_check(struct bt_vcpu *c, uint16_t port, unsigned len);
+/* A debug trap with these DR6 bits comes at the next instruction boundary. (debug.c) */
+void bt_debug_hit(struct bt_vcpu *c, uint64_t dr6);
 /* I/O breakpoints. (debug.c) */
 void bt_bp_io(struct bt_vcpu *c, uint16_t port, unsigned len);
 /* Record hits of data breakpoints by an access. (debug.c) */

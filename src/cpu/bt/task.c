@@ -285,11 +285,8 @@ void bt_task_switch(struct bt_vcpu *c, uint16_t sel, enum bt_task_reason reason,
     c->cr0 |= BT_CR0_TS;
 
     task_enter(c, &t, task_layout(&tss));
-    if (t.trap) {
-        c->dr6_trap |= BT_DR6_BT;
-        c->db_pending = 1;
-        atomic_fetch_or_explicit(&c->events, BT_EV_STEP, memory_order_relaxed);
-    }
+    if (t.trap)
+        bt_debug_hit(c, BT_DR6_BT);
     if (has_error)
         task_push_error(c, error, task_layout(&tss)->size);
     if (c->r[BT_RIP] > c->seg[BT_CS].limit)

@@ -410,6 +410,7 @@ static void test_stack16(void **state)
     uint16_t v[8];
 
     bt_fake_reset(f, BT_MODE_16);
+    f->c->flat = 0;
     f->c->segbase[BT_SS] = addr(f, 0);
     r[BT_RSP] = 0xaaaa0100;
     for (unsigned i = 0; i < 8; i++) {

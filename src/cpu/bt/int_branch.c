@@ -21,7 +21,8 @@ static ALWAYS_INLINE uint64_t bt_branch_check(struct bt_vcpu *c, const struct bt
         target &= 0xffff;
     else if (op->bits != 64)
         target &= 0xffffffff;
-    bt_check_rip(c, target);
+    if (op->bits == 64 || UNLIKELY(target > c->seg[BT_CS].limit))
+        bt_check_rip(c, target);
     return target;
 }
 

@@ -32,6 +32,8 @@ static ALWAYS_INLINE uint64_t bt_lin(struct bt_vcpu *c, bool long_op, unsigned s
 {
     if (LIKELY(long_op))
         return c->segbase[seg] + off;
+    if (LIKELY((c->flat >> seg) & 1) && LIKELY(off + size - 1 <= 0xffffffff))
+        return off;
     return bt_seg_check(c, seg, off, size, acc);
 }
 

@@ -11,7 +11,9 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,9 +27,7 @@
 #include "cpu/cpu.h"
 #include "cpu/kvm/kvm.h"
 #include "vmm/probe.h"
-#if RUNNER_HAS_BT
 #include "cpu/bt/bt.h"
-#endif
 
 #define RAM_BYTES 0x4000000
 #define MULTIBOOT_MAGIC 0x1badb002u
@@ -397,7 +397,6 @@ static _Noreturn void runner_exec_qemu(struct runner *r, int out)
     snprintf(smp, sizeof(smp), "%u", r->n_cpus);
     snprintf(append, sizeof(append), "cpus=%u", r->n_cpus);
     dup2(out, STDOUT_FILENO);
-    alarm(r->seconds);
     execlp("qemu-system-x86_64", "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "64", "-smp",
            smp, "-display", "none", "-nodefaults", "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
            "-debugcon", "stdio", "-kernel", r->image, "-append", append, (char *)NULL);
@@ -408,6 +407,8 @@ static int runner_on_qemu(struct runner *r)
 {
     int pipe_fds[2], status;
     pid_t pid;
+    struct timespec now;
+    time_t until;
     char text[512];
     ssize_t n;
 
@@ -419,13 +420,27 @@ static int runner_on_qemu(struct runner *r)
     if (pid == 0)
         runner_exec_qemu(r, pipe_fds[1]);
     close(pipe_fds[1]);
-    while ((n = read(pipe_fds[0], text, sizeof(text))) > 0) {
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    until = now.tv_sec + (time_t)r->seconds;
+    for (;;) {
+        struct pollfd readable = { .fd = pipe_fds[0], .events = POLLIN };
+
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        if (now.tv_sec >= until) {
+            kill(pid, SIGKILL);
+            break;
+        }
+        if (poll(&readable, 1, 200) <= 0)
+            continue;
+        n = read(pipe_fds[0], text, sizeof(text));
+        if (n <= 0)
+            break;
         for (ssize_t i = 0; i < n; i++)
             runner_put(r, text[i]);
     }
     close(pipe_fds[0]);
     if (waitpid(pid, &status, 0) < 0 || !WIFEXITED(status)) {
-        printf("%s: qemu ended by a signal (time limit?)\n", r->image);
+        printf("%s: time limit under qemu\n", r->image);
         return EXIT_FAIL;
     }
     if (WEXITSTATUS(status) == 127)
@@ -442,10 +457,8 @@ static const struct cpu_ops *runner_find_engine(const char *name)
 {
     if (strcmp(name, "kvm") == 0)
         return &cpu_kvm_ops;
-#if RUNNER_HAS_BT
     if (strcmp(name, "interp") == 0)
         return &cpu_interp_ops;
-#endif
     return NULL;
 }
 

@@ -141,6 +141,11 @@ void guest_skip(const char *what)
     guest_print("skip %s: no %s\n", guest_test_name, what);
 }
 
+bool guest_is_intel(void)
+{
+    return cpuid(0, 0).ebx == 0x756e6547; /* "Genu" */
+}
+
 void guest_set_command_line(const char *text)
 {
     guest_command_line = text;

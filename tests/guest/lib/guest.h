@@ -34,6 +34,9 @@ void guest_skip(const char *what);
 unsigned guest_option(const char *name, unsigned fallback);
 void guest_set_command_line(const char *text);
 
+/* Vendors differ in SYSCALL and SYSENTER outside 64-bit code and in a few more places. */
+bool guest_is_intel(void);
+
 extern unsigned guest_checks;
 
 #define CHECK(cond, ...)             \

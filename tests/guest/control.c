@@ -1,5 +1,6 @@
-/* Control, debug and model-specific registers: reserved bits, required combinations, privilege. Intel SDM volume 3, sections
- * 2.5 (control registers), 2.6 (XCR0), 17.2 (debug registers), 2.2.1 (EFER); volume 2, MOV CR, WRMSR, XSETBV; UMIP: 2.5. */
+/* Control, debug and model-specific registers: reserved bits, required combinations, privilege. Intel SDM volume 3,
+ * sections 2.5 (control registers), 2.6 (XCR0), 17.2 (debug registers), 2.2.1 (EFER); volume 2, MOV CR, WRMSR, XSETBV;
+ * UMIP: 2.5. */
 #include "long.h"
 
 static void set_cr0(uint64_t v)
@@ -59,11 +60,16 @@ static void test_cr4(void)
         uint64_t bit;
         bool offered;
     } features[] = {
-        { CR4_UMIP, cpuid(7, 0).ecx & BIT(2) },      { BIT(12), 0 },
-        { BIT(13), cpuid(1, 0).ecx & BIT(5) },       { BIT(14), cpuid(1, 0).ecx & BIT(6) },
-        { CR4_FSGSBASE, cpuid(7, 0).ebx & BIT(0) },  { CR4_PCIDE, cpuid(1, 0).ecx & BIT(17) },
-        { CR4_OSXSAVE, cpuid(1, 0).ecx & BIT(26) },  { CR4_SMEP, cpuid(7, 0).ebx & BIT(7) },
-        { CR4_SMAP, cpuid(7, 0).ebx & BIT(20) },     { BIT(22), cpuid(7, 0).ecx & BIT(3) },
+        { CR4_UMIP, cpuid(7, 0).ecx & BIT(2) },
+        { BIT(12), 0 },
+        { BIT(13), cpuid(1, 0).ecx & BIT(5) },
+        { BIT(14), cpuid(1, 0).ecx & BIT(6) },
+        { CR4_FSGSBASE, cpuid(7, 0).ebx & BIT(0) },
+        { CR4_PCIDE, cpuid(1, 0).ecx & BIT(17) },
+        { CR4_OSXSAVE, cpuid(1, 0).ecx & BIT(26) },
+        { CR4_SMEP, cpuid(7, 0).ebx & BIT(7) },
+        { CR4_SMAP, cpuid(7, 0).ebx & BIT(20) },
+        { BIT(22), cpuid(7, 0).ecx & BIT(3) },
         { BIT(23), cpuid(7, 0).ecx & (BIT(7)) || cpuid(7, 0).edx & BIT(20) },
     };
     uint64_t cr4 = read_cr4();
@@ -221,8 +227,8 @@ static void test_xcr0(void)
     struct {
         uint64_t value;
         bool ok;
-    } cases[] = { { 0, 0 }, { 1, 1 }, { 2, 0 }, { 3, 1 }, { 5, 0 }, { 7, 1 }, { 0x23, 0 }, { BIT(62) | 3, 0 },
-                  { BIT(63) | 3, 0 } };
+    } cases[] = { { 0, 0 }, { 1, 1 },    { 2, 0 },           { 3, 1 },          { 5, 0 },
+                  { 7, 1 }, { 0x23, 0 }, { BIT(62) | 3, 0 }, { BIT(63) | 3, 0 } };
 
     if (!(cpuid(1, 0).ecx & BIT(26))) {
         guest_skip("XSAVE");
@@ -274,13 +280,16 @@ SNIPPET(u_out, "outb %al, $0x80; int $0x80");
 
 static void test_privileged(void)
 {
-#define P(x) { #x, x, x##_end }
+#define P(x)           \
+    {                  \
+#x, x, x##_end \
+    }
     static const struct {
         const char *name;
         const uint8_t *code, *end;
-    } list[] = { P(u_cr0),    P(u_cr8),  P(u_dr0),  P(u_rdmsr), P(u_wrmsr), P(u_hlt),  P(u_cli),
-                 P(u_sti),    P(u_invlpg), P(u_wbinvd), P(u_lgdt), P(u_lidt), P(u_ltr), P(u_lldt),
-                 P(u_clts),   P(u_lmsw), P(u_swapgs), P(u_sysret), P(u_in),  P(u_out) };
+    } list[] = { P(u_cr0),  P(u_cr8),    P(u_dr0),    P(u_rdmsr),  P(u_wrmsr), P(u_hlt), P(u_cli),
+                 P(u_sti),  P(u_invlpg), P(u_wbinvd), P(u_lgdt),   P(u_lidt),  P(u_ltr), P(u_lldt),
+                 P(u_clts), P(u_lmsw),   P(u_swapgs), P(u_sysret), P(u_in),    P(u_out) };
 
     for (unsigned i = 0; i < ARRAY_SIZE(list); i++) {
         struct user_regs regs = { .rax = 0 };
@@ -296,7 +305,7 @@ static void test_io_permission(void)
 {
     struct user_regs regs = { .rax = 0 };
 
-    tss[0].io_bits[0xe9 / 8] &= (uint8_t)~(1u << (0xe9 & 7));
+    tss[0].io_bits[0xe9 / 8] &= (uint8_t) ~(1u << (0xe9 & 7));
     user_exec_at(u_in, u_in_end, &regs, SEL_USER64, SEL_USER_DATA, 2);
     CHECK_EXC("IN with its bit clear", 0x80, 0);
     tss[0].io_bits[0xe9 / 8] = 0xff;

@@ -1,7 +1,7 @@
-/* 4-level paging: the permission matrix with error codes, CR2 and A/D bits for 4K, 2M and 1G pages; reserved bits; accesses
- * that cross pages; invalidation (INVLPG, CR3, global pages, PCID, INVPCID).
- * Expected values: Intel SDM volume 3, sections 4.5 (structures, reserved bits), 4.6 (access rights), 4.7 (error code), 4.8
- * (accessed and dirty), 4.10 (TLBs). Nothing is expected of a translation that may or may not be cached. */
+/* 4-level paging: the permission matrix with error codes, CR2 and A/D bits for 4K, 2M and 1G pages; reserved bits;
+ * accesses that cross pages; invalidation (INVLPG, CR3, global pages, PCID, INVPCID). Expected values: Intel SDM volume
+ * 3, sections 4.5 (structures, reserved bits), 4.6 (access rights), 4.7 (error code), 4.8 (accessed and dirty), 4.10
+ * (TLBs). Nothing is expected of a translation that may or may not be cached. */
 #include "long.h"
 
 #define TEST_VA 0x8000000000ULL /* PML4 entry 1, used by nothing else */
@@ -10,7 +10,7 @@ enum { READ, WRITE, FETCH };
 
 /* The tables of the test region, one of each level, and the frame that is looked at. */
 static uint64_t *tables[5]; /* [level] */
-static uint64_t frame; /* physical = linear below 4 GiB */
+static uint64_t frame;      /* physical = linear below 4 GiB */
 
 static void setup_tables(void)
 {
@@ -20,7 +20,7 @@ static void setup_tables(void)
         tables[level] = page_alloc();
     tables[4] = boot_pml4;
     frame = (uint64_t)page_alloc();
-    ((uint8_t *)frame)[0] = 0xc3; /* ret, for kernel fetches */
+    ((uint8_t *)frame)[0] = 0xc3;  /* ret, for kernel fetches */
     ((uint8_t *)frame)[16] = 0xcd; /* int $0x80, for user fetches */
     ((uint8_t *)frame)[17] = 0x80;
 }
@@ -123,10 +123,11 @@ static void check_flags(unsigned leaf, unsigned level, uint64_t flags, bool user
     guest_checks++;
     if (exc.vector != (ok ? NO_EXC : PF) || (!ok && exc.error != error) ||
         (!ok && exc.cr2 != va + cr2_offset(user, kind))) {
-        guest_fail("leaf %u level %u flags %X %s kind %d wp %d smep %d smap %d ac %d: vector %d error %X cr2 %X, expected "
-                   "%s error %X",
-                   leaf, level, flags, user ? "user" : "kernel", kind, m->wp, m->smep, m->smap, m->ac, exc.vector,
-                   exc.error, exc.cr2, ok ? "none" : "#PF", error);
+        guest_fail(
+            "leaf %u level %u flags %X %s kind %d wp %d smep %d smap %d ac %d: vector %d error %X cr2 %X, expected "
+            "%s error %X",
+            leaf, level, flags, user ? "user" : "kernel", kind, m->wp, m->smep, m->smap, m->ac, exc.vector, exc.error,
+            exc.cr2, ok ? "none" : "#PF", error);
         return;
     }
     if (!ok) {
@@ -396,7 +397,8 @@ static void test_invlpg_and_cr3(void)
     CHECK_EXC("INVLPG of nothing", NO_EXC, 0);
     TRY("invlpg (%0)", "r"(0x800000000000ULL));
     CHECK_EXC("INVLPG, not canonical", NO_EXC, 0);
-    /* A permission that was raised works at once after INVLPG, and INVLPG acts on large pages by any address in them. */
+    /* A permission that was raised works at once after INVLPG, and INVLPG acts on large pages by any address in them.
+     */
     va = build(2);
     *entry(2, 2) &= ~PTE_W;
     flush_tlb();
@@ -463,7 +465,8 @@ static void test_pcid(void)
     write_cr3(cr3 | 1);
     CHECK_EQ("PCID 1, flushed", *p, 2);
     if (cpuid(7, 0).ebx & BIT(10)) {
-        static const char *const names[] = { "INVPCID address", "INVPCID context", "INVPCID all", "INVPCID non-global" };
+        static const char *const names[] = { "INVPCID address", "INVPCID context", "INVPCID all",
+                                             "INVPCID non-global" };
 
         for (unsigned type = 0; type < 4; type++) {
             *entry(1, 1) = frame | PTE_P | PTE_W;
@@ -501,8 +504,8 @@ static void test_pcid(void)
     CHECK_EXC("CR3 bit 63 while PCIDE = 0", GP, 0);
 }
 
-/* Implicit supervisor accesses (descriptor tables) ignore AC; SDM 4.6.1. The descriptors that the fault's own delivery needs
- * stand in a supervisor page, the one that is loaded in the user page behind it. */
+/* Implicit supervisor accesses (descriptor tables) ignore AC; SDM 4.6.1. The descriptors that the fault's own delivery
+ * needs stand in a supervisor page, the one that is loaded in the user page behind it. */
 static void test_smap_implicit(void)
 {
     uint64_t a, b, at, cr4 = read_cr4();

@@ -1,6 +1,6 @@
-/* Segment loads, non-canonical addresses, far transfers and call gates in 64-bit code. Intel SDM volume 3, sections 5.5 to
- * 5.8 (privilege checks), 3.4.4 (64-bit segments), 5.8.3 (call gates); volume 2, MOV, LAR, VERR; volume 1, section 3.3.7.1
- * (canonical addresses, #SS for stack references). */
+/* Segment loads, non-canonical addresses, far transfers and call gates in 64-bit code. Intel SDM volume 3, sections 5.5
+ * to 5.8 (privilege checks), 3.4.4 (64-bit segments), 5.8.3 (call gates); volume 2, MOV, LAR, VERR; volume 1,
+ * section 3.3.7.1 (canonical addresses, #SS for stack references). */
 #include "long.h"
 
 /* Slots: SEL_TEST + 8 * n. */
@@ -329,8 +329,9 @@ static void far_return(uint64_t cs, uint64_t to)
 
 /* A 64-bit call gate from CPL 3 to gate_target. */
 extern const uint8_t gate_target[];
-__asm__(".text; gate_target: movq 24(%rsp), %rcx; movq 16(%rsp), %rdx; movq 8(%rsp), %rsi; movq %rsp, %r10; mov %cs, %r8d; "
-        "mov %ss, %r9d; int $0x80");
+__asm__(
+    ".text; gate_target: movq 24(%rsp), %rcx; movq 16(%rsp), %rdx; movq 8(%rsp), %rsi; movq %rsp, %r10; mov %cs, %r8d; "
+    "mov %ss, %r9d; int $0x80");
 
 static void test_far_transfers(void)
 {

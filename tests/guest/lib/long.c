@@ -161,6 +161,8 @@ void user_init(void)
     if (user_ready)
         return;
     user_ready = true;
+    boot_pd[USER_CODE >> 21] = 0; /* no RAM there */
+    flush_tlb();
     for (uint64_t va = USER_CODE; va < USER_DATA + 0x1000; va += 4096)
         map_page(va, (uint64_t)page_alloc(), PTE_P | PTE_W | PTE_U);
 }

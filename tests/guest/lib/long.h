@@ -89,9 +89,9 @@ extern struct tss64 tss[CPUS_MAX];
 #define SNIPPET(name, text)                                                           \
     __asm__(".pushsection .rodata\n" #name ": " text "\n" #name "_end: .popsection"); \
     extern const uint8_t name[], name##_end[]
-#define USER_CODE 0x400000000ULL
-#define USER_STACK_TOP 0x400004000ULL
-#define USER_DATA 0x400008000ULL /* a page, read-write */
+#define USER_CODE 0x40000000ULL /* below 4 GiB, for compatibility mode */
+#define USER_STACK_TOP 0x40004000ULL
+#define USER_DATA 0x40008000ULL /* a page, read-write */
 struct user_regs {
     uint64_t rax, rcx, rdx, rbx, unused, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15;
 };
@@ -108,7 +108,7 @@ void *pages_alloc(unsigned n, uint64_t align);
 /* Pointer to the entry of va at level 1 (4K PTE) .. 4 (PML4E) under root, made on the way with P|W|U. */
 uint64_t *pt_entry(uint64_t *root, uint64_t va, unsigned level);
 void map_page(uint64_t va, uint64_t pa, uint64_t flags); /* 4 KiB, in the boot tables */
-extern uint64_t boot_pml4[], boot_pdpt[];
+extern uint64_t boot_pml4[], boot_pdpt[], boot_pd[];
 static inline void invlpg(uint64_t va)
 {
     __asm__ volatile("invlpg (%0)" ::"r"(va) : "memory");

@@ -63,8 +63,11 @@ static struct irq_line devices_line(struct machine *m, unsigned gsi)
 
 /* ---- the parts ---- */
 
-static int devices_new_buses(struct machine *m)
+static int devices_new_buses(struct machine *m, const struct machine_guest_ops *guest)
 {
+    struct chipset_config chipset = {
+        .debug_exit = m->spec->debug_exit, .reset = guest->reset, .exit = guest->exit, .opaque = m
+    };
     struct pci_host_config pci = {
         .ecam_base = LAYOUT_ECAM_BASE,
         .window32_base = LAYOUT_WINDOW32_BASE,
@@ -79,10 +82,15 @@ static int devices_new_buses(struct machine *m)
         r = bus_new(UINT64_MAX, &m->mmio);
     if (r >= 0)
         r = hw_loop_time_new(m->loop, &m->time);
+    chipset.pio = m->pio;
+    if (r >= 0)
+        r = chipset_new(&chipset, &m->chipset);
     if (r < 0)
         return r;
     pci.mmio = m->mmio;
     pci.pio = m->pio;
+    pci.cf9 = &chipset_cf9_ops;
+    pci.cf9_dev = m->chipset;
     for (unsigned i = 0; i < 4; i++)
         pci.intx[i] = devices_line(m, LAYOUT_PCI_INTX_GSI + i);
     return pci_host_new(&pci, &m->pci);
@@ -120,9 +128,6 @@ static int devices_new_legacy(struct machine *m, const struct machine_guest_ops 
                                        .time = time,
                                        .power_off = guest->power_off,
                                        .opaque = m };
-    const struct chipset_config chipset = {
-        .pio = m->pio, .debug_exit = m->spec->debug_exit, .reset = guest->reset, .exit = guest->exit, .opaque = m
-    };
     int r = devices_new_serial(m);
 
     if (r >= 0)
@@ -131,8 +136,6 @@ static int devices_new_legacy(struct machine *m, const struct machine_guest_ops 
         r = rtc_new(&rtc, &m->rtc);
     if (r >= 0)
         r = acpi_pm_new(&pm, &m->pm);
-    if (r >= 0)
-        r = chipset_new(&chipset, &m->chipset);
     return r;
 }
 
@@ -261,7 +264,7 @@ static int devices_new_virtio(struct machine *m, struct err *e)
 
 int machine_devices_new(struct machine *m, const struct machine_guest_ops *guest, struct err *e)
 {
-    int r = devices_new_buses(m);
+    int r = devices_new_buses(m, guest);
 
     if (r >= 0)
         r = devices_new_legacy(m, guest);

@@ -118,15 +118,26 @@ static int run_parse_net(const char *text, struct vm_spec *s, struct err *e)
     return 0;
 }
 
+/* stdio|none|file=FILE, each with ,device=serial|virtio behind it if wanted. */
 static int run_parse_console(const char *text, struct vm_spec *s, struct err *e)
 {
-    if (strcmp(text, "stdio") == 0) {
+    static const char device[] = ",device=";
+    const char *at = strstr(text, device);
+    AUTO_FREE char *where = strndup(text, at ? (size_t)(at - text) : strlen(text));
+
+    if (!where)
+        return err_set(e, ENOMEM, "out of memory");
+    if (at && strcmp(at + strlen(device), "virtio") == 0)
+        s->console_device = VM_CONSOLE_VIRTIO;
+    else if (at && strcmp(at + strlen(device), "serial") != 0)
+        return err_set(e, EINVAL, "--console %s: unknown device; use device=serial or device=virtio", text);
+    if (strcmp(where, "stdio") == 0) {
         s->console = VM_CONSOLE_STDIO;
-    } else if (strcmp(text, "none") == 0) {
+    } else if (strcmp(where, "none") == 0) {
         s->console = VM_CONSOLE_NONE;
-    } else if (strncmp(text, "file=", 5) == 0 && text[5]) {
+    } else if (strncmp(where, "file=", 5) == 0 && where[5]) {
         s->console = VM_CONSOLE_FILE;
-        return run_copy(&s->console_file, text + 5, e);
+        return run_copy(&s->console_file, where + 5, e);
     } else {
         return err_set(e, EINVAL, "--console %s: unknown console; use stdio, none or file=FILE", text);
     }

@@ -12,7 +12,8 @@ static const struct cli_option vm_run_options[] = {
     { "memory", 'm', "SIZE", "guest memory, e.g. 512M or 2G (default 512M)", NULL, false },
     { "cpus", 0, "N", "number of vCPUs, 1 to 64 (default 1)", NULL, false },
     { "engine", 0, "auto|kvm|bt|interp", "CPU engine (default auto)", "auto kvm bt interp", false },
-    { "console", 0, "stdio|none|file=FILE", "where the serial console goes (default stdio)",
+    { "console", 0, "stdio|none|file=FILE[,device=serial|virtio]",
+      "where the console goes (default stdio), and which device it is in the guest (default serial)",
       "stdio none file=", false },
     { "debug-exit", 0, NULL, "let the guest end the VM with an exit code through port 0xf4", NULL, false },
     { "no-reboot", 0, NULL, "end instead of restarting when the guest resets", NULL, false },
@@ -25,7 +26,8 @@ static const struct cli_option doctor_options[] = {
 
 const struct cli_command cli_commands[] = {
     { .path = "vm run",
-      .summary = "start a VM from a kernel and stay on its serial console (Ctrl-] x quits, Ctrl-] p presses the power button)",
+      .summary =
+          "start a VM from a kernel and stay on its serial console (Ctrl-] x quits, Ctrl-] p presses the power button)",
       .operands = "",
       .options = vm_run_options,
       .n_options = ARRAY_SIZE(vm_run_options),

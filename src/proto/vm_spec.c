@@ -19,6 +19,8 @@ static const char *const vm_console_names[] = {
     [VM_CONSOLE_FILE] = "file",
 };
 
+static const char *const vm_console_devices[] = { [VM_CONSOLE_SERIAL] = "serial", [VM_CONSOLE_VIRTIO] = "virtio" };
+
 void vm_spec_init(struct vm_spec *s)
 {
     *s = (struct vm_spec){ .memory = VM_MEMORY_DEFAULT, .cpus = 1, .engine = VM_ENGINE_AUTO, .net = VM_NET_USER };
@@ -139,6 +141,7 @@ int vm_spec_to_json(const struct vm_spec *s, char **ret_text)
     json_object_object_add(o, "cpus", json_object_new_int((int)s->cpus));
     vm_put_str(o, "engine", vm_engine_names[s->engine]);
     vm_put_str(o, "console", vm_console_names[s->console]);
+    vm_put_str(o, "console_device", vm_console_devices[s->console_device]);
     vm_put_str(o, "console_file", s->console_file);
     json_object_object_add(o, "debug_exit", json_object_new_boolean(s->debug_exit));
     json_object_object_add(o, "no_reboot", json_object_new_boolean(s->no_reboot));
@@ -309,6 +312,11 @@ static int vm_get_field(const char *key, json_object *v, struct vm_spec *s, stru
     if (strcmp(key, "console") == 0) {
         r = vm_get_name(v, key, vm_console_names, ARRAY_SIZE(vm_console_names), e);
         s->console = r < 0 ? VM_CONSOLE_NONE : (enum vm_console)r;
+        return r;
+    }
+    if (strcmp(key, "console_device") == 0) {
+        r = vm_get_name(v, key, vm_console_devices, ARRAY_SIZE(vm_console_devices), e);
+        s->console_device = r < 0 ? VM_CONSOLE_SERIAL : (enum vm_console_device)r;
         return r;
     }
     return err_set(e, EINVAL, "VM specification: unknown field '%s'", key);

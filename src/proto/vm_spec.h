@@ -21,6 +21,7 @@
 enum vm_engine { VM_ENGINE_AUTO, VM_ENGINE_KVM, VM_ENGINE_BT, VM_ENGINE_INTERP };
 enum vm_net { VM_NET_NONE, VM_NET_USER };
 enum vm_console { VM_CONSOLE_STDIO, VM_CONSOLE_NONE, VM_CONSOLE_FILE };
+enum vm_console_device { VM_CONSOLE_SERIAL, VM_CONSOLE_VIRTIO };
 
 struct vm_disk {
     char *path;
@@ -49,6 +50,7 @@ struct vm_spec {
     unsigned cpus;
     enum vm_engine engine;
     enum vm_console console;
+    enum vm_console_device console_device;
     char *console_file; /* with VM_CONSOLE_FILE */
     bool debug_exit;    /* port 0xf4 ends the VM with the written code */
     bool no_reboot;     /* a guest reset ends the VM */

@@ -18,6 +18,7 @@
 #include "sys/loop.h"
 #include "net/user.h"
 #include "virtio/blk.h"
+#include "virtio/console.h"
 #include "virtio/net.h"
 #include "virtio/rng.h"
 #include "vmm/layout.h"
@@ -96,17 +97,65 @@ static int devices_new_buses(struct machine *m, const struct machine_guest_ops *
     return pci_host_new(&pci, &m->pci);
 }
 
+static size_t devices_uart_receive(void *opaque, const uint8_t *data, size_t len)
+{
+    struct machine *m = opaque;
+
+    return uart_receive(m->uart, data, len);
+}
+
+static void devices_uart_output_ready(void *opaque)
+{
+    struct machine *m = opaque;
+
+    uart_output_ready(m->uart);
+}
+
+/* The first serial port is always there; it is the console unless virtio-console was asked for. */
 static int devices_new_serial(struct machine *m)
 {
     static const struct uart_ops ops = { .write = vmm_serial_write, .input_wanted = vmm_serial_input_wanted };
+    const bool console = m->spec->console_device == VM_CONSOLE_SERIAL;
     const struct uart_config config = { .pio = m->pio,
                                         .base = LAYOUT_COM1_PORT,
                                         .irq = devices_line(m, LAYOUT_COM1_IRQ),
-                                        .ops = &ops,
+                                        .ops = console ? &ops : NULL,
                                         .opaque = m->serial };
+    const struct vmm_serial_port port = { .receive = devices_uart_receive,
+                                          .output_ready = devices_uart_output_ready,
+                                          .opaque = m };
     int r = uart_new(&config, &m->uart);
 
-    return r < 0 ? r : vmm_serial_attach(m->serial, m->uart);
+    return r < 0 || !console ? r : vmm_serial_attach(m->serial, &port);
+}
+
+static size_t devices_hvc_receive(void *opaque, const uint8_t *data, size_t len)
+{
+    struct machine *m = opaque;
+
+    return virtio_console_input(m->hvc, data, len);
+}
+
+static void devices_hvc_output_ready(void *opaque)
+{
+    struct machine *m = opaque;
+
+    virtio_console_writable(m->hvc);
+}
+
+static int devices_new_hvc(struct machine *m, const struct virtio_env *env, struct err *e)
+{
+    const struct virtio_console_config config = {
+        .host = { .write = vmm_serial_write, .input_ready = vmm_serial_input_wanted, .opaque = m->serial }, .slot = -1
+    };
+    const struct vmm_serial_port port = { .receive = devices_hvc_receive,
+                                          .output_ready = devices_hvc_output_ready,
+                                          .opaque = m };
+    int r = virtio_console_new(env, &config, &m->hvc);
+
+    if (r >= 0)
+        r = vmm_serial_attach(m->serial, &port);
+    return r < 0 ? err_set(e, -r, "cannot make the virtio console: %s", strerror(-r)) : 0;
 }
 
 static int devices_new_legacy(struct machine *m, const struct machine_guest_ops *guest)
@@ -258,6 +307,11 @@ static int devices_new_virtio(struct machine *m, struct err *e)
         if (r < 0)
             return r;
     }
+    if (m->spec->console_device == VM_CONSOLE_VIRTIO) {
+        r = devices_new_hvc(m, &env, e);
+        if (r < 0)
+            return r;
+    }
     r = virtio_rng_new(&env, -1, &m->rng);
     return r < 0 ? err_set(e, -r, "cannot make the entropy device: %s", strerror(-r)) : 0;
 }
@@ -276,6 +330,7 @@ int machine_devices_new(struct machine *m, const struct machine_guest_ops *guest
 void machine_devices_free(struct machine *m)
 {
     virtio_rng_free(m->rng);
+    virtio_console_free(m->hvc);
     virtio_net_free(m->net);
     net_backend_close(m->net_backend);
     for (unsigned i = 0; i < VM_DISKS_MAX; i++) {

@@ -32,6 +32,7 @@ struct machine {
     struct acpi_pm *pm;
     struct chipset *chipset;
     struct virtio_rng *rng;
+    struct virtio_console *hvc;
     struct blk_image *images[VM_DISKS_MAX];
     struct virtio_blk *disks[VM_DISKS_MAX];
     struct net_backend *net_backend;

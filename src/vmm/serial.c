@@ -10,20 +10,21 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "hw/uart.h"
 #include "sys/loop.h"
 
 #define SERIAL_BUFFER 65536
 
 struct vmm_serial {
     struct loop *loop;
-    struct uart *uart;
+    struct vmm_serial_port port;
     int fd;
     bool input;
     struct loop_fd *src;
-    pthread_mutex_t lock; /* guards what follows; taken inside the UART's lock */
+    uint8_t typed[256]; /* read, not yet taken by the guest; loop thread */
+    size_t n_typed;
+    pthread_mutex_t lock; /* guards what follows; taken inside the device's lock */
     bool posted;          /* serial_update is on its way */
-    bool starved;         /* the UART was refused bytes */
+    bool starved;         /* the device was refused bytes */
     size_t head, len;     /* ring */
     uint8_t ring[SERIAL_BUFFER];
 };
@@ -51,6 +52,15 @@ static bool serial_flush_locked(struct vmm_serial *s)
     return true;
 }
 
+/* Give the guest what was typed, as far as it takes it. */
+static void serial_feed(struct vmm_serial *s)
+{
+    size_t taken = s->n_typed ? s->port.receive(s->port.opaque, s->typed, s->n_typed) : 0;
+
+    memmove(s->typed, s->typed + taken, s->n_typed - taken);
+    s->n_typed -= taken;
+}
+
 /* Flush, and set what the loop watches to what is wanted now. Loop thread. */
 static void serial_update(struct vmm_serial *s)
 {
@@ -65,14 +75,15 @@ static void serial_update(struct vmm_serial *s)
     if (s->len > 0)
         want |= EPOLLOUT;
     pthread_mutex_unlock(&s->lock);
-    if (s->input && uart_can_receive(s->uart) > 0)
+    serial_feed(s);
+    if (s->input && s->n_typed == 0)
         want |= EPOLLIN;
     if (gone || (s->src && loop_fd_set(s->src, want) < 0)) {
         loop_fd_free(s->src);
         s->src = NULL;
     }
     if (feed)
-        uart_output_ready(s->uart);
+        s->port.output_ready(s->port.opaque);
 }
 
 static void serial_posted(void *opaque)
@@ -90,12 +101,10 @@ static void serial_on_ready(void *opaque, uint32_t events)
     struct vmm_serial *s = opaque;
 
     if (s->input && events & EPOLLIN) {
-        uint8_t data[256];
-        size_t room = MIN(uart_can_receive(s->uart), sizeof(data));
-        ssize_t n = room ? read(s->fd, data, room) : -1;
+        ssize_t n = s->n_typed == 0 ? read(s->fd, s->typed, sizeof(s->typed)) : -1;
 
         if (n > 0)
-            uart_receive(s->uart, data, (size_t)n);
+            s->n_typed = (size_t)n;
         else if (n == 0)
             s->input = false; /* no more input; output may still be wanted */
     }
@@ -130,11 +139,11 @@ int vmm_serial_new(struct loop *loop, int fd, bool input, struct vmm_serial **re
     return 0;
 }
 
-int vmm_serial_attach(struct vmm_serial *s, struct uart *uart)
+int vmm_serial_attach(struct vmm_serial *s, const struct vmm_serial_port *port)
 {
     int r;
 
-    s->uart = uart;
+    s->port = *port;
     if (s->fd < 0)
         return 0;
     r = loop_fd_add(s->loop, s->fd, s->input ? EPOLLIN : 0, serial_on_ready, s, &s->src);

@@ -34,6 +34,18 @@ def case_rng(package, engine):
     vm.run_test(package, 'rng', engine=engine)
 
 
+def case_hvc(package, engine):
+    """The console on virtio-console: input arrives, and 256 KiB of output arrive whole."""
+    vm.need_engine(engine)
+    arguments = vm.boot(package, 'hvc', options=['--console', 'stdio,device=virtio'], engine=engine)
+    with vm.started(arguments, terminal=True) as guest:
+        guest.wait_for('CAISSON-READY')
+        guest.type('hello hvc\n')
+        guest.wait_for('CAISSON-GOT hello hvc')
+        check(guest.wait() == 0, 'exit code')
+        check(guest.output.count('x') >= 256 << 10, f'{guest.output.count("x")} of {256 << 10} bytes came')
+
+
 def case_forward(package, engine):
     """A connection from the host to a port of the guest."""
     vm.need_engine(engine)

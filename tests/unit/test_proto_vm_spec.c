@@ -34,6 +34,7 @@ static void test_round_trip(void **state)
     a.engine = VM_ENGINE_INTERP;
     a.console = VM_CONSOLE_FILE;
     a.console_file = strdup("log");
+    a.console_device = VM_CONSOLE_VIRTIO;
     a.debug_exit = true;
     assert_int_equal(vm_spec_to_json(&a, &text), 0);
     assert_int_equal(vm_spec_from_json(text, &b, &e), 0);
@@ -53,6 +54,7 @@ static void test_round_trip(void **state)
     assert_int_equal(b.engine, VM_ENGINE_INTERP);
     assert_int_equal(b.console, VM_CONSOLE_FILE);
     assert_string_equal(b.console_file, "log");
+    assert_int_equal(b.console_device, VM_CONSOLE_VIRTIO);
     assert_true(b.debug_exit);
     assert_false(b.no_reboot);
     free(text);

@@ -32,6 +32,16 @@ static int vcpus_set_cpuid(struct vmm_vcpus *v, unsigned id)
     return r < 0 ? r : v->config.ops->vcpu_set_cpuid(v->vcpus[id].vcpu, entries, n);
 }
 
+/* What firmware would do: switch the MTRRs on with write-back as the default, without which Linux does without PAT.
+ * Engines that refuse the register have their own idea of memory types. */
+static int vcpus_set_mtrr(struct vmm_vcpus *v, unsigned id)
+{
+    const struct cpu_msr_entry def_type = { .index = 0x2ff, .value = 0xc06 };
+    int r = v->config.ops->set_msrs(v->vcpus[id].vcpu, &def_type, 1);
+
+    return r < 0 ? r : 0;
+}
+
 int vmm_vcpus_new(const struct vmm_vcpus_config *config, struct vmm_vcpus **ret_vcpus)
 {
     AUTO(vmm_vcpus) struct vmm_vcpus *v = calloc(1, sizeof(*v));
@@ -48,6 +58,8 @@ int vmm_vcpus_new(const struct vmm_vcpus_config *config, struct vmm_vcpus **ret_
         r = config->ops->vcpu_new(config->vm, id, &t->vcpu);
         if (r >= 0)
             r = vcpus_set_cpuid(v, id);
+        if (r >= 0)
+            r = vcpus_set_mtrr(v, id);
         if (r < 0)
             return r;
     }

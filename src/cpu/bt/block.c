@@ -36,6 +36,14 @@ static unsigned block_hash(uint64_t gpa, unsigned key)
     return (unsigned)((gpa ^ (gpa >> 13) ^ ((uint64_t)key << 11)) & (BLOCK_HASH - 1));
 }
 
+/* What else decides how bytes decode: the mode, and outside 64-bit mode whether this is protected mode (VEX). */
+static ALWAYS_INLINE uint32_t block_key(const struct bt_vcpu *c)
+{
+    bool protected = (c->cr0 & 1) != 0 && !(c->rflags & BT_VM);
+
+    return c->mode == BT_MODE_64 ? BT_MODE_64 : c->mode | (uint32_t) protected << 2;
+}
+
 static bool block_current(const struct bt_block *b)
 {
     return atomic_load_explicit(b->gen_ptr[0], memory_order_acquire) == b->gen[0] &&
@@ -223,7 +231,7 @@ static struct bt_block *block_decode(struct bt_vcpu *c, struct bt_block *b, cons
 static struct bt_block *block_make(struct bt_vcpu *c, const struct bt_tlbe *e, uint64_t gpa, uint64_t rip)
 {
     struct bt_cache *cache = c->cache;
-    unsigned h = block_hash(gpa, c->mode);
+    unsigned h = block_hash(gpa, block_key(c));
     struct bt_block *b;
 
     if (!e->region)
@@ -234,7 +242,7 @@ static struct bt_block *block_make(struct bt_vcpu *c, const struct bt_tlbe *e, u
         bt_stubs_reset(c);
     }
     b = &cache->blocks[cache->n_blocks];
-    *b = (struct bt_block){ .gpa = gpa, .key = c->mode, .ops = &cache->ops[cache->n_ops] };
+    *b = (struct bt_block){ .gpa = gpa, .key = block_key(c), .ops = &cache->ops[cache->n_ops] };
     if (!block_decode(c, b, e, rip))
         return block_decode_single(c, rip, gpa);
     cache->n_blocks++;
@@ -262,6 +270,7 @@ struct bt_block *bt_block_get(struct bt_vcpu *c)
     struct bt_cache *cache = c->cache;
     uint64_t rip = c->r[BT_RIP], lin = block_lin(c, rip);
     struct bt_tlbe *e = bt_tlbe(c, BT_CTX_FETCH + (c->cpl == 3 ? BT_CTX_USER : BT_CTX_KERNEL), lin);
+    uint32_t key = block_key(c);
     struct bt_block **fast, *b;
     uint64_t gpa;
 
@@ -272,17 +281,17 @@ struct bt_block *bt_block_get(struct bt_vcpu *c)
     gpa = e->gpa | (lin & (MEM_PAGE_SIZE - 1));
     fast = &cache->fast[(gpa ^ (gpa >> 12)) & (BLOCK_FAST - 1)];
     b = *fast;
-    if (LIKELY(b && b->gpa == gpa && b->key == c->mode && block_current(b))) {
+    if (LIKELY(b && b->gpa == gpa && b->key == key && block_current(b))) {
         if (LIKELY(block_in_limit(c, b, rip)))
             return b;
         return block_decode_single(c, rip, gpa);
     }
-    for (struct bt_block **link = &cache->hash[block_hash(gpa, c->mode)]; (b = *link) != NULL;) {
+    for (struct bt_block **link = &cache->hash[block_hash(gpa, key)]; (b = *link) != NULL;) {
         if (!block_current(b)) {
             *link = b->hash_next; /* stale: drop it from the chain */
             continue;
         }
-        if (b->gpa == gpa && b->key == c->mode && block_in_limit(c, b, rip)) {
+        if (b->gpa == gpa && b->key == key && block_in_limit(c, b, rip)) {
             *fast = b;
             return b;
         }

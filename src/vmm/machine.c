@@ -287,6 +287,7 @@ int machine_run(struct machine *m, unsigned *ret_code, struct err *e)
         return err_set(e, -r, "cannot start the vCPU threads: %s", strerror(-r));
     r = loop_run(m->loop);
     vmm_vcpus_stop(m->vcpus);
+    vmm_serial_drain(m->serial); /* the guest's last words come before ours */
     if (m->spec->verbose) {
         machine_print_stat(NULL, "run_time_ms", (sys_now_ns() - begin) / 1000000);
         m->ops->stats(m->vm, machine_print_stat, NULL);

@@ -151,16 +151,20 @@ int vmm_serial_attach(struct vmm_serial *s, const struct vmm_serial_port *port)
     return r == -EPERM ? 0 : r;
 }
 
-void vmm_serial_free(struct vmm_serial *s)
+void vmm_serial_drain(struct vmm_serial *s)
 {
-    if (!s)
-        return;
-    /* Give a slow reader a second for the guest's last words. */
     for (int i = 0; i < 10 && s->fd >= 0 && serial_flush_locked(s) && s->len > 0; i++) {
         struct pollfd room = { .fd = s->fd, .events = POLLOUT };
 
         poll(&room, 1, 100);
     }
+}
+
+void vmm_serial_free(struct vmm_serial *s)
+{
+    if (!s)
+        return;
+    vmm_serial_drain(s);
     loop_fd_free(s->src);
     base_closep(&s->fd);
     pthread_mutex_destroy(&s->lock);

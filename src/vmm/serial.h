@@ -27,7 +27,9 @@ struct vmm_serial_port {
 int vmm_serial_new(struct loop *loop, int fd, bool input, struct vmm_serial **ret_serial) MUST_USE;
 /* Connect the port (copied); before the loop runs. */
 int vmm_serial_attach(struct vmm_serial *s, const struct vmm_serial_port *port) MUST_USE;
-/* Write out what waits, as far as the other side takes it without blocking. */
+/* Write out what waits; a slow reader gets a second. vCPUs are stopped. */
+void vmm_serial_drain(struct vmm_serial *s);
+/* Drains. */
 void vmm_serial_free(struct vmm_serial *s); /* NULL accepted */
 
 /* For the device's ops. Any thread; returns how many bytes were taken. */

@@ -34,6 +34,30 @@ def case_rng(package, engine):
     vm.run_test(package, 'rng', engine=engine)
 
 
+def case_pvh(package, engine):
+    """The ELF image inside a bzImage starts through its PVH note."""
+    vm.need_engine(engine)
+    kernel, initrd = vm.guest_kernel(package)
+    with open(kernel, 'rb') as f:
+        image = f.read()
+    # Setup header (Linux boot protocol 2.08): the compressed kernel, with its size behind it.
+    at = (image[0x1f1] + 1) * 512 + int.from_bytes(image[0x248:0x24c], 'little')
+    payload = image[at:at + int.from_bytes(image[0x24c:0x250], 'little') - 4]
+    tool = {b'\x02\x21\x4c\x18': 'lz4', b'\xfd7zX': 'xz'}.get(payload[:4])
+    check(tool, f'compressed in an unknown way: {payload[:4]!r}')
+    with tempfile.TemporaryDirectory(prefix='caisson-pvh-') as folder:
+        elf = os.path.join(folder, 'vmlinux')
+        with open(elf, 'wb') as f:
+            # xz complains of what follows its stream; the size tells whether all came.
+            subprocess.run([tool, '-dc'], input=payload, stdout=f, stderr=subprocess.DEVNULL, check=False)
+        size = int.from_bytes(image[at + len(payload):at + len(payload) + 4], 'little')
+        check(os.path.getsize(elf) == size, f'{os.path.getsize(elf)} of {size} bytes after {tool}')
+        with vm.started(['--kernel', elf, '--initrd', initrd, '--engine', engine,
+                         '--append', 'console=ttyS0 quiet panic=-1 caisson.test=boot']) as guest:
+            check(guest.wait() == 0, 'exit code')
+            check('CAISSON-TEST boot PASS' in guest.output, 'no PASS')
+
+
 def case_hvc(package, engine):
     """The console on virtio-console: input arrives, and 256 KiB of output arrive whole."""
     vm.need_engine(engine)

@@ -1,5 +1,6 @@
 /* CPUID as the guest sees it: the table set by vcpu_set_cpuid plus what depends on the vCPU's state and number, and
  * what follows from the model for control registers. The offer is made in cpuid_table.c. */
+#include "cpu/bt/irqchip/irqchip.h"
 #include "cpu/bt/sys_priv.h"
 
 static const struct kvm_cpuid_entry2 *cpuid_find(const struct bt_vcpu *c, uint32_t leaf, uint32_t subleaf)
@@ -75,7 +76,7 @@ static void cpuid_tsc_ratio(const struct bt_vcpu *c, uint32_t r[4])
     r[2] = (uint32_t)(crystal_khz * 1000);
 }
 
-static void cpuid_dynamic(const struct bt_vcpu *c, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+static void cpuid_dynamic(struct bt_vcpu *c, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 {
     unsigned n = c->vm->max_vcpus;
 
@@ -84,6 +85,8 @@ static void cpuid_dynamic(const struct bt_vcpu *c, uint32_t leaf, uint32_t suble
         r[1] = (r[1] & 0xff00) | c->id << 24 | (1U << cpuid_log2_up(n)) << 16;
         r[2] = (r[2] & ~BIT(27)) | ((c->cr4 & BT_CR4_OSXSAVE) && (r[2] & BIT(26)) ? BIT(27) : 0);
         r[3] = (r[3] & ~BIT(28)) | (n > 1 ? BIT(28) : 0);
+        if (!(bt_lapic_base(c) & BIT(11))) /* SDM volume 3, 11.4.3 */
+            r[3] &= ~BIT(9);
         break;
     case 4:
     case 0x8000001d:

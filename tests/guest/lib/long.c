@@ -280,6 +280,16 @@ unsigned cpus_start(void)
     return want;
 }
 
+void cpu_restart(unsigned cpu)
+{
+    uint32_t up = cpus_up;
+
+    cpu_jobs[cpu] = NULL;
+    apic_send(cpu, 0x4600 | AP_TRAMPOLINE >> 12);
+    while (cpus_up == up)
+        cpu_relax();
+}
+
 void cpu_call(unsigned cpu, cpu_work *work)
 {
     while (cpu_jobs[cpu])

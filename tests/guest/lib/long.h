@@ -157,6 +157,8 @@ unsigned cpus_start(void);
 typedef void cpu_work(unsigned cpu);
 void cpu_call(unsigned cpu, cpu_work *work); /* start it there */
 void cpu_wait(unsigned cpu);                 /* until it is done */
+/* After an INIT: start it anew; its job is forgotten. */
+void cpu_restart(unsigned cpu);
 unsigned cpu_self(void);
 static inline void cpu_relax(void)
 {

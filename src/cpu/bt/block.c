@@ -185,6 +185,7 @@ static struct bt_block *block_decode_crossing(struct bt_vcpu *c, struct bt_block
     if (bt_decode(c, buf, 15, c->mode, b->ops) < 0 || !block_page_clean(first) || !block_page_clean(&second))
         return NULL;
     b->n_ops = 1;
+    b->crossing = true;
     b->gen_ptr[0] = &first->region->code_gen[first->page];
     b->gen_ptr[1] = &second.region->code_gen[second.page];
     b->gen[0] = first->gen;
@@ -265,6 +266,18 @@ static bool block_in_limit(const struct bt_vcpu *c, const struct bt_block *b, ui
     return rip + bytes - 1 <= c->seg[BT_CS].limit;
 }
 
+/* Whether the second page of a crossing instruction is still the one that b was decoded from; the key knows the first
+ * page's address only. Raises the fetch fault where it is gone or may no longer be executed. */
+static bool block_second_page_same(struct bt_vcpu *c, const struct bt_block *b, uint64_t rip)
+{
+    const struct bt_tlbe *e;
+
+    if (LIKELY(!b->crossing))
+        return true;
+    e = bt_fetch_page(c, block_lin(c, rip + MEM_PAGE_SIZE - (b->gpa & (MEM_PAGE_SIZE - 1))));
+    return e->region && &e->region->code_gen[e->page] == b->gen_ptr[1];
+}
+
 struct bt_block *bt_block_get(struct bt_vcpu *c)
 {
     struct bt_cache *cache = c->cache;
@@ -281,7 +294,7 @@ struct bt_block *bt_block_get(struct bt_vcpu *c)
     gpa = e->gpa | (lin & (MEM_PAGE_SIZE - 1));
     fast = &cache->fast[(gpa ^ (gpa >> 12)) & (BLOCK_FAST - 1)];
     b = *fast;
-    if (LIKELY(b && b->gpa == gpa && b->key == key && block_current(b))) {
+    if (LIKELY(b && b->gpa == gpa && b->key == key && block_current(b) && block_second_page_same(c, b, rip))) {
         if (LIKELY(block_in_limit(c, b, rip)))
             return b;
         return block_decode_single(c, rip, gpa);
@@ -291,13 +304,14 @@ struct bt_block *bt_block_get(struct bt_vcpu *c)
             *link = b->hash_next; /* stale: drop it from the chain */
             continue;
         }
-        if (b->gpa == gpa && b->key == key && block_in_limit(c, b, rip)) {
+        if (b->gpa == gpa && b->key == key && block_in_limit(c, b, rip) && block_second_page_same(c, b, rip)) {
             *fast = b;
             return b;
         }
         link = &b->hash_next;
     }
-    b = block_make(c, e, gpa, rip);
+    /* A look at a second page may have evicted the first page's entry. */
+    b = block_make(c, bt_fetch_page(c, lin), gpa, rip);
     if (b != &cache->single)
         *fast = b;
     return b;

@@ -11,6 +11,7 @@ struct bt_block {
     uint64_t gpa; /* of the first byte */
     uint32_t key; /* mode bits */
     uint32_t n_ops;
+    bool crossing; /* one instruction that straddles a page boundary: the second page may be mapped anew under it */
     _Atomic uint32_t *gen_ptr[2]; /* generation counters of the page(s) that it lies in; [1] == [0] usually */
     uint32_t gen[2];
     struct bt_block *hash_next;
@@ -22,8 +23,8 @@ void bt_cache_free(struct bt_cache *cache);
 /* Drop all blocks (between blocks only). */
 void bt_cache_flush(struct bt_vcpu *c);
 
-/* The block that starts at the present CS:RIP, decoded if need be. Raises fetch faults. The pointer is good until the next
- * call of bt_block_get or bt_cache_flush. */
+/* The block that starts at the present CS:RIP, decoded if need be. Raises fetch faults. The pointer is good until the
+ * next call of bt_block_get or bt_cache_flush. */
 struct bt_block *bt_block_get(struct bt_vcpu *c);
 
 #endif

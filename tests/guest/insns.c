@@ -1,5 +1,6 @@
 /* Instructions whose faults and corner cases an engine gets wrong easily: string instructions that fault in the middle,
- * alignment checks, CMPXCHG16B, LOCK, TSC reads, CPUID, #UD encodings, divide errors, ENTER, flags. Intel SDM volume 2. */
+ * alignment checks, CMPXCHG16B, LOCK, TSC reads, CPUID, #UD encodings, divide errors, ENTER, flags. Intel SDM volume 2.
+ */
 #include "long.h"
 
 #define VA 0x8000000000ULL
@@ -57,7 +58,8 @@ static void test_rep_faults(void)
     __asm__ volatile("cld");
     TRY_C("rep stosb", , ARGS("D"(0x7000000000ULL), "c"(0ULL), "a"(0)));
     CHECK_EXC("REP with RCX = 0 touches nothing", NO_EXC, 0);
-    TRY_C(".byte 0x67; rep stosb", , ARGS("D"(0xffffffff00000000 | (uint64_t)source), "c"(0xffffffff00000004), "a"(0x33)));
+    TRY_C(".byte 0x67; rep stosb", ,
+          ARGS("D"(0xffffffff00000000 | (uint64_t)source), "c"(0xffffffff00000004), "a"(0x33)));
     CHECK_EXC("32-bit addresses", NO_EXC, 0);
     CHECK(source[3] == 0x33 && source[4] == 7, "ECX and EDI count");
     TRY_C("rep insb", , ARGS("D"(VA + 4094), "c"(4), "d"(0xe9)));
@@ -332,7 +334,8 @@ static void test_flags(void)
     uint64_t v;
 
     __asm__ volatile("pushq %1; popfq; pushfq; popq %0; pushq $2; popfq" : "=r"(v) : "r"(0x3fffffULL & ~0x4300ULL));
-    CHECK_EQ("POPF, PUSHF", v, (0x3fffffULL & ~0x4300ULL & ~0x8028ULL & ~EFLAGS_RF & ~EFLAGS_VM & ~BIT(19) & ~BIT(20)) | 2);
+    CHECK_EQ("POPF, PUSHF", v,
+             (0x3fffffULL & ~0x4300ULL & ~0x8028ULL & ~EFLAGS_RF & ~EFLAGS_VM & ~BIT(19) & ~BIT(20)) | 2);
     __asm__ volatile("movl $0xff00, %%eax; sahf; lahf; movq %%rax, %0" : "=r"(v)::"rax", "cc");
     CHECK_EQ("SAHF, LAHF", v, 0xd700);
     {

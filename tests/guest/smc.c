@@ -1,6 +1,6 @@
-/* Self-modifying code on one CPU: a store must be seen by the next taken branch at the latest, and on today's processors by the
- * next instruction (Intel SDM volume 3, section 8.1.3, 11.6: no serialisation is needed where the linear address is the same;
- * with another linear address a serialising instruction or a branch is). */
+/* Self-modifying code on one CPU: a store must be seen by the next taken branch at the latest, and on today's
+ * processors by the next instruction (Intel SDM volume 3, section 8.1.3, 11.6: no serialisation is needed where the
+ * linear address is the same; with another linear address a serialising instruction or a branch is). */
 #include "long.h"
 
 static uint8_t *code;
@@ -97,14 +97,14 @@ static void test_same_block(void)
     /* The same with the store far away in a loop of its own: add $1 becomes add $3 half way. */
     {
         static const uint8_t loop[] = {
-            0x31, 0xc0, /* xor %eax, %eax */
-            0x83, 0xc0, 0x01, /* add $1, %eax */
-            0xff, 0xce, /* dec %esi */
-            0x39, 0xfe, /* cmp %edi, %esi */
-            0x75, 0x07, /* jne +7 */
+            0x31, 0xc0,                               /* xor %eax, %eax */
+            0x83, 0xc0, 0x01,                         /* add $1, %eax */
+            0xff, 0xce,                               /* dec %esi */
+            0x39, 0xfe,                               /* cmp %edi, %esi */
+            0x75, 0x07,                               /* jne +7 */
             0xc6, 0x05, 0xf2, 0xff, 0xff, 0xff, 0x03, /* movb $3, the immediate of add */
-            0x85, 0xf6, /* test %esi, %esi */
-            0x75, 0xec, /* jnz add */
+            0x85, 0xf6,                               /* test %esi, %esi */
+            0x75, 0xec,                               /* jnz add */
             0xc3,
         };
 
@@ -162,7 +162,8 @@ static void test_remap(void)
     }
 }
 
-/* The same bytes as 64-bit and as 32-bit code: caches must know the mode. 0x40 is INC EAX in one and a prefix in the other. */
+/* The same bytes as 64-bit and as 32-bit code: caches must know the mode. 0x40 is INC EAX in one and a prefix in the
+ * other. */
 SNIPPET(both, ".byte 0x40, 0x89, 0xc0; int $0x80"); /* 64: rex mov %eax, %eax; 32: inc %eax; mov %eax, %eax */
 
 static void test_modes(void)

@@ -218,7 +218,7 @@ static int vm_get_disk(json_object *o, struct vm_disk *d, struct err *e)
 static int vm_get_forward(json_object *o, struct vm_forward *f, struct err *e)
 {
     static const char *const protocols[] = { "tcp", "udp" };
-    uint64_t port;
+    uint64_t port = 0;
 
     if (!json_object_is_type(o, json_type_object))
         return err_set(e, EINVAL, "VM specification: a forward must be an object");

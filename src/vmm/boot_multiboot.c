@@ -105,7 +105,7 @@ static int multiboot_put_info(struct boot_load *b)
     store_le32(page + 48, BOOT_INFO + MB_AT_MAP);
     store_le32(page + 64, BOOT_INFO + MB_AT_NAME);
     memcpy(page + MB_AT_NAME, MB_LOADER_NAME, sizeof(MB_LOADER_NAME));
-    for (unsigned i = 0; i < l->n_ranges; i++) {
+    for (unsigned i = 0; i < MIN(l->n_ranges, ARRAY_SIZE(l->ranges)); i++) {
         uint8_t *entry = page + MB_AT_MAP + MB_MAP_ENTRY * i;
 
         store_le32(entry, MB_MAP_ENTRY - 4); /* counts from behind itself */

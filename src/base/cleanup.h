@@ -23,8 +23,8 @@ static inline void base_closep(int *fd)
 #define AUTO_FREE __attribute__((cleanup(base_freep)))
 /* close() at the end of the scope where >= 0; initialise with -1. */
 #define AUTO_FD __attribute__((cleanup(base_closep)))
-/* name##_free() at the end of the scope, e.g. AUTO(mem) struct mem *m = NULL. */
-#define AUTO(name) __attribute__((cleanup(name##_freep)))
+/* name##_free() at the end of the scope, e.g. AUTO(mem) struct mem *m = NULL. To be there for its end only is a use. */
+#define AUTO(name) __attribute__((cleanup(name##_freep), unused))
 /* Defines name##_freep for AUTO(name) from void free_fn(type *), which must accept NULL. */
 #define DEFINE_AUTO(name, type, free_fn)                                                                               \
     static inline void name##_freep(type **p)                                                                          \

@@ -34,6 +34,7 @@ bench: # speed beside QEMU TCG, in one run
 
 fuzz: # each fuzzer for FUZZ_SECONDS (60)
 	@tools/deps build fuzz
+	@$(MAKE) --no-print-directory MODE= all
 	@$(MAKE) --no-print-directory MODE=fuzz all
 	@tools/fuzz build-fuzz
 

@@ -310,7 +310,8 @@ int main(int argc, char **argv)
             p->next++;
         }
     }
-    printf("%s: %" PRIu64 " streams of seed %" PRIu64 ", %" PRIu64 " differences, %" PRIu64 " skipped; ends by vector:",
+    printf("figure: %s: %" PRIu64 " streams of seed %" PRIu64 ", %" PRIu64 " differences, %" PRIu64
+           " skipped; ends by vector:",
            o.ops->name, p->next - o.first, o.seed, p->failures, skipped);
     for (unsigned i = 0; i < 32; i++) {
         if (p->vectors[i])

@@ -35,16 +35,16 @@ static inline bool is_pow2(uint64_t v)
 }
 
 /* Unaligned loads and stores; the hosts and guests of Caisson are little-endian. */
-#define DEFINE_LE_ACCESS(bits)                                                                                         \
-    static inline uint##bits##_t load_le##bits(const void *p)                                                          \
-    {                                                                                                                  \
-        uint##bits##_t v;                                                                                              \
-        memcpy(&v, p, sizeof(v));                                                                                      \
-        return v;                                                                                                      \
-    }                                                                                                                  \
-    static inline void store_le##bits(void *p, uint##bits##_t v)                                                       \
-    {                                                                                                                  \
-        memcpy(p, &v, sizeof(v));                                                                                      \
+#define DEFINE_LE_ACCESS(bits)                                   \
+    static inline uint##bits##_t load_le##bits(const void *p)    \
+    {                                                            \
+        uint##bits##_t v;                                        \
+        memcpy(&v, p, sizeof(v));                                \
+        return v;                                                \
+    }                                                            \
+    static inline void store_le##bits(void *p, uint##bits##_t v) \
+    {                                                            \
+        memcpy(p, &v, sizeof(v));                                \
     }
 DEFINE_LE_ACCESS(16)
 DEFINE_LE_ACCESS(32)

@@ -8,10 +8,10 @@
 /* Print the place and abort. Any thread; never returns. */
 _Noreturn COLD void base_check_failed(const char *expr, const char *file, int line);
 
-#define CHECK(expr)                                                                                                    \
-    do {                                                                                                               \
-        if (UNLIKELY(!(expr)))                                                                                         \
-            base_check_failed(#expr, __FILE__, __LINE__);                                                              \
+#define CHECK(expr)                                       \
+    do {                                                  \
+        if (UNLIKELY(!(expr)))                            \
+            base_check_failed(#expr, __FILE__, __LINE__); \
     } while (0)
 
 #endif

@@ -26,25 +26,25 @@ static inline void base_closep(int *fd)
 /* name##_free() at the end of the scope, e.g. AUTO(mem) struct mem *m = NULL. To be there for its end only is a use. */
 #define AUTO(name) __attribute__((cleanup(name##_freep), unused))
 /* Defines name##_freep for AUTO(name) from void free_fn(type *), which must accept NULL. */
-#define DEFINE_AUTO(name, type, free_fn)                                                                               \
-    static inline void name##_freep(type **p)                                                                          \
-    {                                                                                                                  \
-        free_fn(*p);                                                                                                   \
+#define DEFINE_AUTO(name, type, free_fn)      \
+    static inline void name##_freep(type **p) \
+    {                                         \
+        free_fn(*p);                          \
     }
 
 /* Take the pointer out of a variable that would clean it up. */
-#define STEAL(p)                                                                                                       \
-    ({                                                                                                                 \
-        __typeof__(p) stolen_ = (p);                                                                                   \
-        (p) = NULL;                                                                                                    \
-        stolen_;                                                                                                       \
+#define STEAL(p)                     \
+    ({                               \
+        __typeof__(p) stolen_ = (p); \
+        (p) = NULL;                  \
+        stolen_;                     \
     })
 /* Likewise for a file descriptor. */
-#define STEAL_FD(fd)                                                                                                   \
-    ({                                                                                                                 \
-        int stolen_fd_ = (fd);                                                                                         \
-        (fd) = -1;                                                                                                     \
-        stolen_fd_;                                                                                                    \
+#define STEAL_FD(fd)           \
+    ({                         \
+        int stolen_fd_ = (fd); \
+        (fd) = -1;             \
+        stolen_fd_;            \
     })
 
 #endif

@@ -13,8 +13,8 @@ struct err {
     char text[ERR_TEXT_MAX];
 };
 
-/* Fill e (which may be NULL) and return -code. code: errno value > 0. The text has no trailing newline and ends with the
- * remedy where there is one. An error that is already set is replaced. Any thread. */
+/* Fill e (which may be NULL) and return -code. code: errno value > 0. The text has no trailing newline and ends with
+ * the remedy where there is one. An error that is already set is replaced. Any thread. */
 int err_set(struct err *e, int code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
 /* Put "context: " in front of the text of an error that is set. Returns -e->code (or -EINVAL where e is NULL). */

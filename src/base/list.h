@@ -38,10 +38,10 @@ static inline void list_remove(struct list *item)
 }
 
 /* Iterate; the current item may be removed inside the loop. */
-#define LIST_FOR_EACH(var, head, member)                                                                               \
-    for (__typeof__(var) var##_next_ = (var = CONTAINER_OF((head)->next, __typeof__(*var), member),                    \
-                                       CONTAINER_OF(var->member.next, __typeof__(*var), member));                      \
-         &var->member != (head);                                                                                       \
+#define LIST_FOR_EACH(var, head, member)                                                            \
+    for (__typeof__(var) var##_next_ = (var = CONTAINER_OF((head)->next, __typeof__(*var), member), \
+                                       CONTAINER_OF(var->member.next, __typeof__(*var), member));   \
+         &var->member != (head);                                                                    \
          var = var##_next_, var##_next_ = CONTAINER_OF(var->member.next, __typeof__(*var), member))
 
 #endif

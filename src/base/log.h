@@ -1,5 +1,6 @@
-/* Diagnostics on stderr, one line a message. Libraries below vmm log at debug only; whoever runs on a guest's behalf must
- * not log once per guest action at a level above debug (a guest could fill a log). The level is the only mutable global. */
+/* Diagnostics on stderr, one line a message. Libraries below vmm log at debug only; whoever runs on a guest's behalf
+ * must not log once per guest action at a level above debug (a guest could fill a log). The level is the only mutable
+ * global. */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
@@ -18,10 +19,10 @@ void log_write(enum log_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);
 #define log_error(...) log_write(LOG_ERROR, __VA_ARGS__)
 #define log_warn(...) log_write(LOG_WARN, __VA_ARGS__)
 #define log_info(...) log_write(LOG_INFO, __VA_ARGS__)
-#define log_debug(...)                                                                                                 \
-    do {                                                                                                               \
-        if (UNLIKELY(log_enabled(LOG_DEBUG)))                                                                          \
-            log_write(LOG_DEBUG, __VA_ARGS__);                                                                         \
+#define log_debug(...)                         \
+    do {                                       \
+        if (UNLIKELY(log_enabled(LOG_DEBUG)))  \
+            log_write(LOG_DEBUG, __VA_ARGS__); \
     } while (0)
 
 #endif

@@ -1,13 +1,13 @@
 /* The engine contract. An engine is a const struct cpu_ops; its vocabulary is the state structures of the KVM user API
  * (<linux/kvm.h>, Documentation/virt/kvm/api.rst), so that a state taken under one engine can be set under another.
  *
- * An engine owns its interrupt controllers (PIC, IOAPIC, LAPICs), the PIT and the paravirtual clock. Device accesses that
- * it does not serve itself go, synchronously and on the vCPU's thread, to struct cpu_bus_ops: one instruction can make many
- * of them (REP INS, XSAVE to MMIO), and a call needs no half-done instruction in the saved state, where an exit does.
- * cpu_vcpu_run therefore returns only between instructions.
+ * An engine owns its interrupt controllers (PIC, IOAPIC, LAPICs), the PIT and the paravirtual clock. Device accesses
+ * that it does not serve itself go, synchronously and on the vCPU's thread, to struct cpu_bus_ops: one instruction can
+ * make many of them (REP INS, XSAVE to MMIO), and a call needs no half-done instruction in the saved state, where an
+ * exit does. cpu_vcpu_run therefore returns only between instructions.
  *
- * Threads: one thread per vCPU calls its run/get/set functions (get/set also from elsewhere while that thread is not inside
- * run). Functions marked "any thread" may be called at any time. */
+ * Threads: one thread per vCPU calls its run/get/set functions (get/set also from elsewhere while that thread is not
+ * inside run). Functions marked "any thread" may be called at any time. */
 #ifndef CPU_CPU_H
 #define CPU_CPU_H
 
@@ -23,8 +23,8 @@
 struct cpu_vm;
 struct cpu_vcpu;
 
-/* Device access, called by engines on a vCPU's thread with no engine lock held. Reads of nothing return all ones; writes to
- * nothing are dropped. len: 1, 2, 4 or 8 (pio: 1, 2 or 4). */
+/* Device access, called by engines on a vCPU's thread with no engine lock held. Reads of nothing return all ones;
+ * writes to nothing are dropped. len: 1, 2, 4 or 8 (pio: 1, 2 or 4). */
 struct cpu_bus_ops {
     void (*pio)(void *opaque, uint16_t port, void *data, unsigned len, bool write);
     void (*mmio)(void *opaque, uint64_t gpa, void *data, unsigned len, bool write);
@@ -38,12 +38,12 @@ struct cpu_vm_config {
 };
 
 enum cpu_exit_reason {
-    CPU_EXIT_KICK, /* vcpu_kick was called */
-    CPU_EXIT_SHUTDOWN, /* triple fault */
-    CPU_EXIT_DEBUG, /* guest debugging: breakpoint or single step (reserved for a debugger) */
-    CPU_EXIT_RESET, /* the guest asked for a reset in a way that the engine saw */
+    CPU_EXIT_KICK,           /* vcpu_kick was called */
+    CPU_EXIT_SHUTDOWN,       /* triple fault */
+    CPU_EXIT_DEBUG,          /* guest debugging: breakpoint or single step (reserved for a debugger) */
+    CPU_EXIT_RESET,          /* the guest asked for a reset in a way that the engine saw */
     CPU_EXIT_INTERNAL_ERROR, /* the engine cannot go on; see internal */
-    CPU_EXIT_HALTED, /* HLT with interrupts off and nothing that could wake this VM: only with halt_exits */
+    CPU_EXIT_HALTED,         /* HLT with interrupts off and nothing that could wake this VM: only with halt_exits */
 };
 
 struct cpu_exit {
@@ -59,7 +59,7 @@ struct cpu_exit {
 /* A write of exactly len bytes (0: any) to this address signals fd (an eventfd) and goes no further. */
 struct cpu_doorbell {
     uint64_t addr; /* guest-physical address, or port */
-    unsigned len; /* 0, 1, 2, 4 or 8 */
+    unsigned len;  /* 0, 1, 2, 4 or 8 */
     bool pio;
     bool match; /* only where the written value is datamatch */
     uint64_t datamatch;
@@ -80,13 +80,13 @@ struct cpu_ops {
     /* Destroy; all vCPUs are already freed. Accepts NULL. */
     void (*vm_free)(struct cpu_vm *vm);
 
-    /* What the engine can offer; the caller masks it by CPU model and gives the result to vcpu_set_cpuid. *n_entries: in
-     * capacity, out count. -E2BIG. */
+    /* What the engine can offer; the caller masks it by CPU model and gives the result to vcpu_set_cpuid. *n_entries:
+     * in capacity, out count. -E2BIG. */
     int (*supported_cpuid)(struct cpu_vm *vm, struct kvm_cpuid_entry2 *entries, unsigned *n_entries);
 
-    /* Level of a global interrupt line: GSI 0..15 go to PIC and IOAPIC, 16..23 to the IOAPIC. GSI n is IOAPIC pin n, but
-     * GSI 0 (the PIT) is pin 2 and GSI 2 (the PICs' cascade) no pin, as on a PC: the MADT has the override 0 -> 2. Any
-     * thread. */
+    /* Level of a global interrupt line: GSI 0..15 go to PIC and IOAPIC, 16..23 to the IOAPIC. GSI n is IOAPIC pin n,
+     * but GSI 0 (the PIT) is pin 2 and GSI 2 (the PICs' cascade) no pin, as on a PC: the MADT has the override 0 -> 2.
+     * Any thread. */
     int (*irq_line)(struct cpu_vm *vm, unsigned gsi, bool level);
     /* Deliver one message-signalled interrupt. Any thread. */
     int (*signal_msi)(struct cpu_vm *vm, uint64_t addr, uint32_t data);
@@ -108,8 +108,8 @@ struct cpu_ops {
     int (*get_clock)(struct cpu_vm *vm, struct kvm_clock_data *clock);
     int (*set_clock)(struct cpu_vm *vm, const struct kvm_clock_data *clock);
 
-    /* Create vCPU number id (APIC id = id), in its architectural reset state; id 0 is runnable, the others wait for INIT
-     * and SIPI. Called on any thread before that vCPU runs. */
+    /* Create vCPU number id (APIC id = id), in its architectural reset state; id 0 is runnable, the others wait for
+     * INIT and SIPI. Called on any thread before that vCPU runs. */
     int (*vcpu_new)(struct cpu_vm *vm, unsigned id, struct cpu_vcpu **ret_vcpu);
     void (*vcpu_free)(struct cpu_vcpu *vcpu);
     /* Run until something of enum cpu_exit_reason happens; waits inside for HLT and for SIPI. */

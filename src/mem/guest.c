@@ -187,8 +187,7 @@ void mem_mark_written(struct mem *m, struct gpa gpa, uint64_t len)
         uint64_t part = MIN(len, MEM_PAGE_SIZE - (at & (MEM_PAGE_SIZE - 1)));
 
         if (r)
-            mem_note_write(m, r, (at - r->gpa) >> MEM_PAGE_SHIFT, (unsigned)(at & (MEM_PAGE_SIZE - 1)),
-                           (unsigned)part);
+            mem_note_write(m, r, (at - r->gpa) >> MEM_PAGE_SHIFT, (unsigned)(at & (MEM_PAGE_SIZE - 1)), (unsigned)part);
         at += part;
         len -= part;
     }
@@ -214,8 +213,7 @@ uint64_t mem_fetch_dirty(struct mem *m, struct mem_region *r, uint64_t *bitmap)
     (void)m;
     memset(bitmap, 0, (pages + 63) / 64 * sizeof(*bitmap));
     for (uint64_t page = 0; page < pages; page++) {
-        if (atomic_load_explicit(&r->dirty[page], memory_order_relaxed) &&
-            atomic_exchange(&r->dirty[page], 0)) {
+        if (atomic_load_explicit(&r->dirty[page], memory_order_relaxed) && atomic_exchange(&r->dirty[page], 0)) {
             bitmap[page / 64] |= BIT64(page % 64);
             count++;
         }

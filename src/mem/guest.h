@@ -1,10 +1,10 @@
-/* Guest physical memory: a fixed table of RAM regions, each backed by a memfd that is mapped once, and the tracking data
- * that every writer of guest RAM (vCPUs, devices, loaders) keeps up to date: the dirty log, and the "code mask" through
- * which a translation engine learns that instructions which it has decoded were overwritten.
+/* Guest physical memory: a fixed table of RAM regions, each backed by a memfd that is mapped once, and the tracking
+ * data that every writer of guest RAM (vCPUs, devices, loaders) keeps up to date: the dirty log, and the "code mask"
+ * through which a translation engine learns that instructions which it has decoded were overwritten.
  *
- * Invariants: regions do not overlap, are page-aligned and never move or disappear while vCPUs or devices run. All access
- * functions check bounds; a hostile address yields -EFAULT or NULL, never an access outside RAM.
- * It must not know engines, buses or devices (MMIO is not here). */
+ * Invariants: regions do not overlap, are page-aligned and never move or disappear while vCPUs or devices run. All
+ * access functions check bounds; a hostile address yields -EFAULT or NULL, never an access outside RAM. It must not
+ * know engines, buses or devices (MMIO is not here). */
 #ifndef MEM_GUEST_H
 #define MEM_GUEST_H
 
@@ -54,8 +54,8 @@ int mem_new(struct mem **ret_mem) MUST_USE;
 void mem_free(struct mem *m);
 DEFINE_AUTO(mem, struct mem, mem_free)
 
-/* Add size bytes of zeroed RAM at gpa (both page-aligned, size > 0). Before vCPUs run. *ret_region (may be NULL) lives as
- * long as m. -EINVAL alignment, -EEXIST overlap, -ENOSPC table full, -ENOMEM. */
+/* Add size bytes of zeroed RAM at gpa (both page-aligned, size > 0). Before vCPUs run. *ret_region (may be NULL) lives
+ * as long as m. -EINVAL alignment, -EEXIST overlap, -ENOSPC table full, -ENOMEM. */
 int mem_add_ram(struct mem *m, uint64_t gpa, uint64_t size, bool read_only, struct mem_region **ret_region) MUST_USE;
 
 /* The region that holds gpa, or NULL. Any thread. */
@@ -65,8 +65,8 @@ struct mem_region *mem_find(struct mem *m, uint64_t gpa);
  * Valid as long as m. A writer calls mem_mark_written afterwards. Any thread. */
 void *mem_ptr(struct mem *m, struct gpa gpa, uint64_t len);
 
-/* Copy out of / into guest RAM; the range may span regions. -EFAULT: not all RAM (or read-only); then nothing was copied.
- * mem_write does the marking itself. Any thread; concurrent guest access may tear. */
+/* Copy out of / into guest RAM; the range may span regions. -EFAULT: not all RAM (or read-only); then nothing was
+ * copied. mem_write does the marking itself. Any thread; concurrent guest access may tear. */
 int mem_read(struct mem *m, struct gpa gpa, void *dst, size_t len) MUST_USE;
 int mem_write(struct mem *m, struct gpa gpa, const void *src, size_t len) MUST_USE;
 
@@ -74,8 +74,9 @@ int mem_write(struct mem *m, struct gpa gpa, const void *src, size_t len) MUST_U
  * thread. */
 void mem_mark_written(struct mem *m, struct gpa gpa, uint64_t len);
 
-/* The same for bytes [off, off+len) of one page, len >= 1, off+len <= 4096: the per-store hook of the engines. The store
- * must precede the call in program order; see cpu/bt for the asymmetric fence that makes the unfenced mask check safe. */
+/* The same for bytes [off, off+len) of one page, len >= 1, off+len <= 4096: the per-store hook of the engines. The
+ * store must precede the call in program order; see cpu/bt for the asymmetric fence that makes the unfenced mask check
+ * safe. */
 static inline void mem_note_write(struct mem *m, struct mem_region *r, uint64_t page, unsigned off, unsigned len)
 {
     uint64_t mask;
@@ -86,8 +87,8 @@ static inline void mem_note_write(struct mem *m, struct mem_region *r, uint64_t 
         unsigned first = off / 64, last = (off + len - 1) / 64;
         uint64_t touched = (~0ULL << first) & (~0ULL >> (63 - last));
 
-        /* All blocks of the page become stale, so their marks go too (first the mask, then the count: a decoder that marks
-         * in between takes its snapshot of the count before the increment, or finds its mark gone). */
+        /* All blocks of the page become stale, so their marks go too (first the mask, then the count: a decoder that
+         * marks in between takes its snapshot of the count before the increment, or finds its mark gone). */
         if (mask & touched) {
             atomic_store_explicit(&r->code_mask[page], 0, memory_order_seq_cst);
             atomic_fetch_add_explicit(&r->code_gen[page], 1, memory_order_seq_cst);

@@ -1,5 +1,5 @@
-/* Event loop on epoll: the thread that runs it is "the loop thread", on which device models do their work. Callbacks never
- * block. All functions except loop_post and loop_stop belong to the loop thread (or to the time before it runs).
+/* Event loop on epoll: the thread that runs it is "the loop thread", on which device models do their work. Callbacks
+ * never block. All functions except loop_post and loop_stop belong to the loop thread (or to the time before it runs).
  * It must not know guests or devices. */
 #ifndef SYS_LOOP_H
 #define SYS_LOOP_H
@@ -20,8 +20,8 @@ DEFINE_AUTO(loop, struct loop, loop_free)
 
 /* Serve events until loop_stop. Returns the code given there, or -errno. */
 int loop_run(struct loop *l) MUST_USE;
-/* Serve what is ready now and return without waiting: for callers that step a loop themselves (tests, fuzzing). Returns the
- * number of events served, 0 when idle, or -errno. */
+/* Serve what is ready now and return without waiting: for callers that step a loop themselves (tests, fuzzing). Returns
+ * the number of events served, 0 when idle, or -errno. */
 int loop_run_once(struct loop *l) MUST_USE;
 /* Make loop_run return code (>= 0) after the current callback. Any thread; the first call wins. */
 void loop_stop(struct loop *l, int code);

@@ -3,7 +3,7 @@
 #define VMM_PROBE_GUEST_H
 
 #define PROBE_RAM_BYTES 0x400000
-#define PROBE_BASE 0x10000 /* where the code is put; entered in real mode at PROBE_BASE >> 4 : 0 */
+#define PROBE_BASE 0x10000   /* where the code is put; entered in real mode at PROBE_BASE >> 4 : 0 */
 #define PROBE_RESULTS 0x8000 /* array of 64-bit values, indices below */
 #define PROBE_SCRATCH 0x9000
 #define PROBE_HOLE 0x50000 /* a page that the guest maps only in its page-fault handler */

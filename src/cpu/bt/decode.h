@@ -13,8 +13,8 @@ struct bt_insn {
     ZydisDecodedInstruction zi;
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
     uint8_t bytes[15];
-    uint8_t mode; /* enum bt_mode */
-    bool amd; /* the CPU model is AMD's: for the few encodings that AMD and Intel read differently */
+    uint8_t mode;   /* enum bt_mode */
+    bool amd;       /* the CPU model is AMD's: for the few encodings that AMD and Intel read differently */
     uint8_t mem_op; /* index in ops of the memory operand, 0xff if none */
 };
 
@@ -29,9 +29,9 @@ int bt_bind_fp(struct bt_vcpu *c, const struct bt_insn *in, struct bt_op *op); /
 /* Byte offset into c->r of a general register operand (AH..BH too), for binders. */
 uint8_t bt_reg_offset(ZydisRegister reg);
 
-/* Decode one instruction from n bytes at buf (n <= 15) in the given mode. Always yields an operation: undefined encodings
- * get one that raises #UD; returns -EAGAIN where n bytes are not enough (then nothing is filled in). CPUID-dependent
- * availability (a feature masked by the CPU model) is checked here: #UD. FP state must be synced. */
+/* Decode one instruction from n bytes at buf (n <= 15) in the given mode. Always yields an operation: undefined
+ * encodings get one that raises #UD; returns -EAGAIN where n bytes are not enough (then nothing is filled in).
+ * CPUID-dependent availability (a feature masked by the CPU model) is checked here: #UD. FP state must be synced. */
 int bt_decode(struct bt_vcpu *c, const uint8_t *buf, unsigned n, enum bt_mode mode, struct bt_op *op);
 
 #endif

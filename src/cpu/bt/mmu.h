@@ -1,5 +1,5 @@
-/* Guest memory access of the run path: segmentation checks, the soft TLB's fast path, and the entrances to the slow path
- * (mmu.c: page walk, MMIO, page-crossing accesses, code write tracking, data breakpoints).
+/* Guest memory access of the run path: segmentation checks, the soft TLB's fast path, and the entrances to the slow
+ * path (mmu.c: page walk, MMIO, page-crossing accesses, code write tracking, data breakpoints).
  *
  * Fault rule: each function raises the architectural fault by bt_raise* (non-local exit) before anything was changed; a
  * store that crosses a page checks both pages before it writes. */
@@ -25,8 +25,8 @@ static ALWAYS_INLINE uint64_t bt_ea(const struct bt_vcpu *c, const struct bt_op 
 /* Segmentation in 16/32-bit modes: limit and type checks (#GP(0)/#SS(0)); returns the 32-bit linear address. seg.c */
 uint64_t bt_seg_check(struct bt_vcpu *c, unsigned seg, uint64_t off, unsigned size, unsigned acc);
 
-/* Linear address of offset off in segment seg, checked for size bytes. long_op: the operation has BT_OPF_LONG. Canonical
- * checks of 64-bit mode come in the slow path (a non-canonical address never hits the TLB). */
+/* Linear address of offset off in segment seg, checked for size bytes. long_op: the operation has BT_OPF_LONG.
+ * Canonical checks of 64-bit mode come in the slow path (a non-canonical address never hits the TLB). */
 static ALWAYS_INLINE uint64_t bt_lin(struct bt_vcpu *c, bool long_op, unsigned seg, uint64_t off, unsigned size,
                                      unsigned acc)
 {
@@ -128,14 +128,15 @@ void bt_ctx_update(struct bt_vcpu *c);
 bool bt_phys_read(struct bt_vcpu *c, uint64_t gpa, void *buf, unsigned size);
 bool bt_phys_write(struct bt_vcpu *c, uint64_t gpa, const void *buf, unsigned size);
 
-/* Translate for execution: fills *ret_entry with a TLB entry whose tag_x covers lin, or raises #PF/#GP. The entry may be
- * for MMIO: then region == NULL and code is fetched byte by byte by bt_fetch_bytes. */
+/* Translate for execution: fills *ret_entry with a TLB entry whose tag_x covers lin, or raises #PF/#GP. The entry may
+ * be for MMIO: then region == NULL and code is fetched byte by byte by bt_fetch_bytes. */
 struct bt_tlbe *bt_fetch_page(struct bt_vcpu *c, uint64_t lin);
 
 /* Translate lin as the guest would (no side effects, no faults). Debugging and KVM-style queries. */
 bool bt_translate(struct bt_vcpu *c, uint64_t lin, uint64_t *ret_gpa);
 
-/* Device access on behalf of this vCPU: LAPIC, IOAPIC, doorbells, then the bus (with guest FP state synced). len 1..8. */
+/* Device access on behalf of this vCPU: LAPIC, IOAPIC, doorbells, then the bus (with guest FP state synced). len 1..8.
+ */
 void bt_mmio(struct bt_vcpu *c, uint64_t gpa, void *data, unsigned len, bool write);
 void bt_pio(struct bt_vcpu *c, uint16_t port, void *data, unsigned len, bool write);
 

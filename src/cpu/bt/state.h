@@ -3,12 +3,12 @@
  * vector registers (this folder is compiled with -mgeneral-regs-only, see fp.h for why).
  *
  * Conventions of the run path
- *  - c->rip (r[BT_RIP]) is the address of the instruction that is executing, until it has committed. A handler loads all
- *    operands and checks everything before it changes architectural state, so that a fault (bt_raise, non-local exit to
- *    the run loop) leaves the instruction undone. Then it returns
- *      BT_NEXT  the loop adds op->len to rip and goes on with the next operation of the block;
- *      BT_JUMP  the handler has set rip itself; the block ends;
- *      BT_END   like BT_NEXT, but the block ends (mode, paging, interrupt flag... changed);
+ *  - c->rip (r[BT_RIP]) is the address of the instruction that is executing, until it has committed.
+ *  - A handler loads all operands and checks everything before it changes architectural state, so that a fault
+ *    (bt_raise, non-local exit to the run loop) leaves the instruction undone.
+ *  - Then it returns BT_NEXT (the loop adds op->len to rip and goes on with the next operation of the block), BT_JUMP
+ *    (the handler has set rip itself; the block ends) or BT_END (like BT_NEXT, but the block ends: mode, paging,
+ *    interrupt flag... changed).
  *  - register operands are byte offsets into r[]; memory operands are base/index/disp/segment in struct bt_op.
  *  - "lin" is a linear (guest-virtual after segmentation) address, "gpa" a guest-physical one. */
 #ifndef CPU_BT_STATE_H
@@ -34,6 +34,7 @@ struct bt_cache; /* block.c: decoded blocks of one vCPU */
 struct bt_stubs; /* fp_stub.c: executable stubs of one vCPU */
 
 /* Indices into r[]; 0..15 are RAX RCX RDX RBX RSP RBP RSI RDI R8..R15, the order of the encoding. */
+/* clang-format off */
 enum {
     BT_RAX, BT_RCX, BT_RDX, BT_RBX, BT_RSP, BT_RBP, BT_RSI, BT_RDI,
     BT_R8, BT_R9, BT_R10, BT_R11, BT_R12, BT_R13, BT_R14, BT_R15,
@@ -41,30 +42,35 @@ enum {
     BT_RIP,
     BT_NREGS
 };
+/* clang-format on */
 
 /* Segment registers in the order of the encoding; BT_NOSEG has base 0. */
 enum { BT_ES, BT_CS, BT_SS, BT_DS, BT_FS, BT_GS, BT_NOSEG, BT_NSEGS };
 
 /* RFLAGS */
+/* clang-format off */
 enum {
     BT_CF = 1 << 0, BT_PF = 1 << 2, BT_AF = 1 << 4, BT_ZF = 1 << 6, BT_SF = 1 << 7, BT_TF = 1 << 8, BT_IF = 1 << 9,
     BT_DF = 1 << 10, BT_OF = 1 << 11, BT_IOPL = 3 << 12, BT_NT = 1 << 14, BT_RF = 1 << 16, BT_VM = 1 << 17,
     BT_AC = 1 << 18, BT_VIF = 1 << 19, BT_VIP = 1 << 20, BT_ID = 1 << 21,
     BT_ARITH = BT_CF | BT_PF | BT_AF | BT_ZF | BT_SF | BT_OF,
 };
+/* clang-format on */
 
 /* Exception vectors */
+/* clang-format off */
 enum {
     BT_DE = 0, BT_DB = 1, BT_NMI = 2, BT_BP = 3, BT_OFV = 4, BT_BR = 5, BT_UD = 6, BT_NM = 7, BT_DFV = 8, BT_TS = 10,
     BT_NP = 11, BT_SSV = 12, BT_GP = 13, BT_PFV = 14, BT_MF = 16, BT_ACV = 17, BT_MC = 18, BT_XM = 19,
 };
+/* clang-format on */
 
 /* A segment register with its descriptor cache. */
 struct bt_seg {
     uint64_t base;
     uint32_t limit; /* bytes, already scaled by G */
     uint16_t sel;
-    uint8_t type; /* 4 bits of the descriptor */
+    uint8_t type;                                     /* 4 bits of the descriptor */
     uint8_t s, dpl, present, avl, l, db, g, unusable; /* unusable: null selector */
 };
 
@@ -82,27 +88,27 @@ typedef enum bt_next (*bt_fn)(struct bt_vcpu *c, const struct bt_op *op);
 enum {
     BT_OPF_LONG = 1 << 0, /* memory operand in 64-bit mode: no limit checks, segment base from segbase[] */
     BT_OPF_LOCK = 1 << 1,
-    BT_OPF_REP = 1 << 2, /* F3 */
-    BT_OPF_REPNE = 1 << 3, /* F2 */
-    BT_OPF_MEM = 1 << 4, /* has a memory operand */
-    BT_OPF_END = 1 << 5, /* the decoder ends the block behind it */
-    BT_OPF_ALIGN = 1 << 6, /* memory operand must be aligned to its size (#GP) */
+    BT_OPF_REP = 1 << 2,     /* F3 */
+    BT_OPF_REPNE = 1 << 3,   /* F2 */
+    BT_OPF_MEM = 1 << 4,     /* has a memory operand */
+    BT_OPF_END = 1 << 5,     /* the decoder ends the block behind it */
+    BT_OPF_ALIGN = 1 << 6,   /* memory operand must be aligned to its size (#GP) */
     BT_OPF_STACK64 = 1 << 7, /* stack accesses use RSP whole (64-bit mode) */
 };
 
 /* One decoded instruction; 64 bytes, read-only once built. Handlers see operands only through this. */
 struct bt_op {
     bt_fn fn;
-    uint64_t imm; /* immediate sign-extended to 64 bits; branches: displacement from the next instruction */
-    int64_t disp; /* of the memory operand; RIP-relative: base = BT_RIP and disp includes len */
+    uint64_t imm;   /* immediate sign-extended to 64 bits; branches: displacement from the next instruction */
+    int64_t disp;   /* of the memory operand; RIP-relative: base = BT_RIP and disp includes len */
     uint64_t amask; /* address-size mask: 0xffff, 0xffffffff, ~0 */
-    uintptr_t aux; /* handler's own: stub address, table pointer, second immediate... */
+    uintptr_t aux;  /* handler's own: stub address, table pointer, second immediate... */
     uint8_t len;
-    uint8_t osize; /* effective operand size in bytes: 1, 2, 4, 8 (stack and branches: the effective one) */
+    uint8_t osize;    /* effective operand size in bytes: 1, 2, 4, 8 (stack and branches: the effective one) */
     uint8_t dst, src; /* byte offsets into r[] (AH: 1, CH: 9...) */
     uint8_t base, index, scale, seg; /* indices; scale is a shift count 0..3 */
-    uint8_t msize; /* bytes of the memory operand */
-    uint8_t asize; /* 2, 4, 8 */
+    uint8_t msize;                   /* bytes of the memory operand */
+    uint8_t asize;                   /* 2, 4, 8 */
     uint16_t flags;
     uint8_t x[4]; /* handler's own */
     uint8_t bits; /* 16, 32 or 64: code size it was decoded for */
@@ -113,8 +119,8 @@ _Static_assert(sizeof(struct bt_op) == 64, "one cache line");
 /* Code modes (part of the block key). */
 enum bt_mode { BT_MODE_16, BT_MODE_32, BT_MODE_64 };
 
-/* Soft TLB: direct-mapped, per access context. Instruction fetches have their own entries (BT_CTX_FETCH + BT_CTX_KERNEL or
- * BT_CTX_USER), so that code and the data that it works on do not evict each other. */
+/* Soft TLB: direct-mapped, per access context. Instruction fetches have their own entries (BT_CTX_FETCH + BT_CTX_KERNEL
+ * or BT_CTX_USER), so that code and the data that it works on do not evict each other. */
 enum { BT_CTX_KERNEL, BT_CTX_USER, BT_CTX_KERNEL_AC, BT_CTX_FETCH, BT_NCTX = BT_CTX_FETCH + 2 };
 #define BT_TLB_BITS 9
 #define BT_TLB_SIZE (1U << BT_TLB_BITS)
@@ -124,12 +130,12 @@ struct bt_tlbe {
     uint64_t tag_r; /* linear page address that may be read, or BT_TLB_NONE */
     uint64_t tag_w; /* ... that may be written without further ado (RAM, D set, writable) */
     uint64_t tag_x; /* ... that may be executed */
-    uint64_t add; /* host pointer = lin + add */
-    uint64_t gpa; /* guest-physical page address */
+    uint64_t add;   /* host pointer = lin + add */
+    uint64_t gpa;   /* guest-physical page address */
     struct mem_region *region;
-    uint32_t page; /* page index in the region */
+    uint32_t page;   /* page index in the region */
     uint32_t global; /* survives CR3 loads */
-    uint64_t info; /* linear page address | log2 of the guest's page size; 0: entry never filled */
+    uint64_t info;   /* linear page address | log2 of the guest's page size; 0: entry never filled */
 };
 _Static_assert(sizeof(struct bt_tlbe) == 64, "one cache line");
 
@@ -141,7 +147,7 @@ enum {
     BT_EV_INIT = 1 << 3,
     BT_EV_SIPI = 1 << 4,
     BT_EV_TIMER = 1 << 5, /* the LAPIC timer (or PIT) may have expired */
-    BT_EV_TLB = 1 << 6, /* flush the TLB (paravirtual or internal request) */
+    BT_EV_TLB = 1 << 6,   /* flush the TLB (paravirtual or internal request) */
     BT_EV_SMI = 1 << 7,
     BT_EV_STEP = 1 << 8, /* TF or armed breakpoints: go instruction by instruction */
 };
@@ -153,17 +159,17 @@ enum { BT_SHADOW_STI = 1, BT_SHADOW_MOVSS = 2 }; /* values of KVM_X86_SHADOW_INT
 
 /* Private state of the system half (mmu, segments, debug, MSRs); nobody else looks inside. */
 struct bt_sys {
-    uint8_t ext; /* EXT bit of error codes while an event is delivered */
-    uint8_t align_check; /* #AC is armed: user accesses take the slow path */
+    uint8_t ext;                     /* EXT bit of error codes while an event is delivered */
+    uint8_t align_check;             /* #AC is armed: user accesses take the slow path */
     uint8_t bp_code, bp_data, bp_io; /* enabled breakpoint registers by kind, bit n = DRn */
-    uint8_t tf_before; /* TF when the instruction that is being stepped began */
-    uint8_t amd; /* vendor of the CPUID model: AMD or Hygon */
-    uint8_t gbpages; /* CPUID: 1 GiB pages */
-    uint64_t cr4_valid, efer_valid; /* bits that the CPU model has */
+    uint8_t tf_before;               /* TF when the instruction that is being stepped began */
+    uint8_t amd;                     /* vendor of the CPUID model: AMD or Hygon */
+    uint8_t gbpages;                 /* CPUID: 1 GiB pages */
+    uint64_t cr4_valid, efer_valid;  /* bits that the CPU model has */
     /* Linear ranges in which large pages were entered into the TLB, lower and upper half; lo > hi: none. */
     uint64_t large_lo[2], large_hi[2];
     uint16_t log[BT_TLB_LOG]; /* slots filled with non-global entries since the last flush */
-    unsigned n_log; /* > BT_TLB_LOG: the log overflowed */
+    unsigned n_log;           /* > BT_TLB_LOG: the log overflowed */
     struct {
         uint64_t def_type, fix[11], var[16]; /* var: base, mask pairs */
     } mtrr;
@@ -178,17 +184,17 @@ struct bt_sys {
 struct bt_vcpu {
     /* hot */
     uint64_t r[BT_NREGS];
-    uint64_t rflags; /* always with bit 1 set */
+    uint64_t rflags;                /* always with bit 1 set */
     uint64_t segbase[BT_NSEGS + 1]; /* 0 for ES CS SS DS in 64-bit mode; else the cached base */
-    const struct bt_op *op_end; /* the run loop stops at this operation; NULL makes it stop after the current one */
+    const struct bt_op *op_end;     /* the run loop stops at this operation; NULL makes it stop after the current one */
     _Atomic uint32_t events;
     uint8_t cpl;
-    uint8_t mode; /* enum bt_mode */
-    uint8_t ctx; /* BT_CTX_* for data accesses of the present privilege */
-    uint8_t shadow; /* BT_SHADOW_* that protects the instruction now at rip */
-    uint8_t flat; /* bit n: segment n has base 0, limit 4 GiB, is writable: no checks needed (16/32-bit modes) */
+    uint8_t mode;       /* enum bt_mode */
+    uint8_t ctx;        /* BT_CTX_* for data accesses of the present privilege */
+    uint8_t shadow;     /* BT_SHADOW_* that protects the instruction now at rip */
+    uint8_t flat;       /* bit n: segment n has base 0, limit 4 GiB, is writable: no checks needed (16/32-bit modes) */
     uint8_t stack_bits; /* 16, 32 or 64 */
-    uint8_t fp_live; /* guest x87/SSE/AVX state is in the host registers, see fp.h */
+    uint8_t fp_live;    /* guest x87/SSE/AVX state is in the host registers, see fp.h */
     uint8_t halted;
     uint64_t insns; /* instructions retired (approximate: per block) */
 
@@ -204,14 +210,14 @@ struct bt_vcpu {
     uint64_t pat, misc_enable, spec_ctrl;
     uint64_t tsc_offset; /* guest TSC = host TSC + offset */
     uint64_t tsc_adjust;
-    uint64_t pdpte[4]; /* PAE: loaded with CR3 */
+    uint64_t pdpte[4];  /* PAE: loaded with CR3 */
     uint64_t phys_mask; /* valid guest-physical address bits */
 
     /* event delivery */
     uint8_t in_delivery; /* an event is being delivered (for double faults); vector in delivering */
     int16_t delivering;
     struct {
-        uint8_t pending; /* an exception was raised and waits for delivery by the run loop */
+        uint8_t pending;                 /* an exception was raised and waits for delivery by the run loop */
         uint8_t vector, has_error, soft; /* soft: INT n, INT3, INTO: return address is the next instruction */
         uint32_t error;
         uint64_t payload; /* CR2 of #PF, DR6 bits of #DB */
@@ -222,7 +228,7 @@ struct bt_vcpu {
     uint8_t db_pending; /* DR6 bits of a #DB trap that comes after the present instruction */
     uint64_t dr6_trap;
     uint8_t split_held; /* this vCPU holds vm->split_lock; a fault on the way releases it (exc.c) */
-    void *jmp[8]; /* __builtin_setjmp buffer of the run loop */
+    void *jmp[8];       /* __builtin_setjmp buffer of the run loop */
     bool jmp_set;
 
     /* paging cache */
@@ -234,7 +240,7 @@ struct bt_vcpu {
         uint16_t fcs, fds, fop;
     } fp;
     uint8_t xsave[BT_XSAVE_SIZE] ALIGNED(64); /* state while !fp_live: standard format, XCR0 bits 0..2 */
-    uint8_t scratch[256] ALIGNED(64); /* memory operand of vector instructions */
+    uint8_t scratch[256] ALIGNED(64);         /* memory operand of vector instructions */
 
     struct kvm_cpuid_entry2 cpuid[BT_CPUID_MAX];
     unsigned n_cpuid;
@@ -246,15 +252,26 @@ struct bt_vcpu {
     struct bt_stubs *stubs;
     struct bt_pv *pv; /* pv.c */
     struct bt_sys sys;
-    _Atomic int tid; /* host thread inside vcpu_run, or 0 */
-    _Atomic uint32_t wake; /* futex word: counts wake-ups of a halted vCPU */
+    _Atomic int tid;           /* host thread inside vcpu_run, or 0 */
+    _Atomic uint32_t wake;     /* futex word: counts wake-ups of a halted vCPU */
     _Atomic uint32_t sleeping; /* its thread waits on wake, or is about to */
-    uint64_t stat[32]; /* enum bt_stat */
+    uint64_t stat[32];         /* enum bt_stat */
 };
 
 enum bt_stat {
-    BT_STAT_BLOCKS, BT_STAT_DECODED, BT_STAT_TLB_FILL, BT_STAT_TLB_FLUSH, BT_STAT_MMIO, BT_STAT_PIO, BT_STAT_EXC,
-    BT_STAT_IRQ, BT_STAT_HLT, BT_STAT_SMC, BT_STAT_FP_SWITCH, BT_STAT_CACHE_FLUSH, BT_STAT_N
+    BT_STAT_BLOCKS,
+    BT_STAT_DECODED,
+    BT_STAT_TLB_FILL,
+    BT_STAT_TLB_FLUSH,
+    BT_STAT_MMIO,
+    BT_STAT_PIO,
+    BT_STAT_EXC,
+    BT_STAT_IRQ,
+    BT_STAT_HLT,
+    BT_STAT_SMC,
+    BT_STAT_FP_SWITCH,
+    BT_STAT_CACHE_FLUSH,
+    BT_STAT_N
 };
 
 struct bt_vm {

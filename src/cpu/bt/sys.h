@@ -22,12 +22,14 @@ void bt_check_rip(struct bt_vcpu *c, uint64_t rip);
 void bt_deliver_exception(struct bt_vcpu *c);
 void bt_deliver_interrupt(struct bt_vcpu *c, unsigned vector, bool nmi);
 
-/* Control registers with checks (#GP) and consequences. bt_set_cr* also serve MOV CR, LMSW, task switch and set_sregs. */
+/* Control registers with checks (#GP) and consequences. bt_set_cr* also serve MOV CR, LMSW, task switch and set_sregs.
+ */
 void bt_set_cr0(struct bt_vcpu *c, uint64_t v);
 void bt_set_cr3(struct bt_vcpu *c, uint64_t v);
 void bt_set_cr4(struct bt_vcpu *c, uint64_t v);
 
-/* MSRs: false = not there or bad value (the instruction raises #GP(0)). host: from set_msrs/get_msrs, may set read-only. */
+/* MSRs: false = not there or bad value (the instruction raises #GP(0)). host: from set_msrs/get_msrs, may set
+ * read-only. */
 bool bt_msr_read(struct bt_vcpu *c, uint32_t index, uint64_t *ret, bool host);
 bool bt_msr_write(struct bt_vcpu *c, uint32_t index, uint64_t value, bool host);
 
@@ -49,9 +51,10 @@ uint64_t bt_tsc(const struct bt_vcpu *c);
 /* Debug registers changed, or TF: recompute the STEP event and data breakpoints (flushes the TLB where need be). */
 void bt_debug_update(struct bt_vcpu *c);
 
-/* Around each instruction while BT_EV_STEP is set. before: raises #DB for an instruction breakpoint (not under RF, not in a
- * MOV SS shadow; c->shadow is still that of this instruction). after: the instruction has committed, c->shadow is what it
- * left; raises the #DB trap for TF (as sampled by before), data breakpoints and task switches, unless a MOV SS delays it. */
+/* Around each instruction while BT_EV_STEP is set. before: raises #DB for an instruction breakpoint (not under RF, not
+ * in a MOV SS shadow; c->shadow is still that of this instruction). after: the instruction has committed, c->shadow is
+ * what it left; raises the #DB trap for TF (as sampled by before), data breakpoints and task switches, unless a MOV SS
+ * delays it. */
 void bt_step_before(struct bt_vcpu *c);
 void bt_step_after(struct bt_vcpu *c);
 

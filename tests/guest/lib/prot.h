@@ -72,7 +72,8 @@ struct tss32 {
     uint16_t trap, iomap;
     uint8_t redirect[32];
     uint8_t io_bits[8193];
-} __attribute__((packed));
+};
+_Static_assert(offsetof(struct tss32, trap) == 0x64, "TSS layout");
 extern struct tss32 tss;
 
 /* EIP, CS, EFLAGS [, ESP, SS [, ES, DS, FS, GS]]; regs in PUSHA order (edi first), NULL: zeros. */

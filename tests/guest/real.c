@@ -84,7 +84,7 @@ static void test_real_mode_interrupt(void)
 
     lapic[0xf0 / 4] = 0x1ff;
     lapic[0x350 / 4] = 0x700; /* LINT0: ExtINT */
-    CHECK_EQ("three ticks", RUN(r_irq), 3);
+    CHECK(RUN(r_irq) >= 3, "three ticks or, on a slow host, more");
     lapic[0x350 / 4] = 0x10700;
 }
 

@@ -35,7 +35,7 @@ int memcmp(const void *a, const void *b, size_t n)
     return 0;
 }
 
-static void guest_put(char c)
+__attribute__((weak)) void guest_put(char c)
 {
     outb(0xe9, (uint8_t)c);
 }

@@ -23,6 +23,8 @@ extern const struct guest_test guest_tests[];
 
 /* Formats: %s, %d, %u, %x (unsigned long: native word), %X (uint64_t). */
 void guest_print(const char *fmt, ...);
+/* One character out; weak, so that a program can bring its own. */
+void guest_put(char c);
 _Noreturn void guest_exit(unsigned code);
 _Noreturn void guest_panic(const char *fmt, ...);
 void guest_run_tests(void);

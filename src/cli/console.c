@@ -1,6 +1,7 @@
 #include "cli/console.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,12 +17,13 @@
 #include "sys/loop.h"
 
 #define CONSOLE_CHUNK 4096
+#define CONSOLE_PIECE ((size_t)256)
 #define CONSOLE_ESCAPE 0x1d /* Ctrl-] */
 
 struct console {
     struct loop *loop;
     struct cli_vmm *vmm;
-    struct loop_fd *in_src, *out_src, *pid_src, *signal_src;
+    struct loop_fd *in_src, *out_src, *stdout_src, *pid_src, *signal_src;
     struct termios saved;
     bool raw;      /* the terminal must be restored */
     bool escape;   /* Ctrl-] was typed */
@@ -32,6 +34,8 @@ struct console {
     unsigned stops;                 /* how often the end was asked for */
     uint8_t pending[CONSOLE_CHUNK]; /* typed, not yet taken by the VM */
     size_t n_pending;
+    uint8_t output[CONSOLE_CHUNK]; /* from the VM, not yet taken by stdout */
+    size_t n_output;
 };
 
 static void console_raw(struct console *c)
@@ -60,17 +64,25 @@ static void console_stop(struct console *c)
     kill(c->vmm->pid, c->stops++ == 0 ? SIGTERM : SIGKILL);
 }
 
-static void console_write_all(const uint8_t *data, size_t len)
+/* Pass output on while stdout takes it without blocking: a reader that stands still must not keep us from signals, keys
+ * and the VM's end. Small pieces, because a terminal that is ready may still have room for few bytes only. */
+static void console_put(struct console *c)
 {
-    while (len > 0) {
-        ssize_t n = write(STDOUT_FILENO, data, len);
+    struct pollfd out = { .fd = STDOUT_FILENO, .events = POLLOUT };
+
+    while (c->n_output > 0 && poll(&out, 1, 0) > 0) {
+        ssize_t n = write(STDOUT_FILENO, c->output, MIN(c->n_output, CONSOLE_PIECE));
 
         if (n < 0 && errno == EINTR)
             continue;
-        if (n <= 0)
-            return; /* nobody reads any more: the VM goes on without us */
-        data += n;
-        len -= (size_t)n;
+        if (n < 0 && errno == EAGAIN)
+            return;
+        if (n <= 0) {
+            c->n_output = 0; /* nobody reads any more: the VM goes on without us */
+            return;
+        }
+        memmove(c->output, c->output + n, c->n_output - (size_t)n);
+        c->n_output -= (size_t)n;
     }
 }
 
@@ -107,15 +119,18 @@ static void console_in_end(struct console *c)
     c->in_plain = false;
 }
 
-/* Watch stdin only while there is room, the VM's socket for output only while something waits. */
+/* Watch stdin only while there is room, the VM's socket for input to it only while something waits, stdout only while
+ * it keeps us waiting, and then the VM has to wait too. */
 static void console_watch(struct console *c)
 {
-    bool more = c->n_pending > 0 || c->in_plain;
+    uint32_t socket = (c->n_pending > 0 || c->in_plain ? EPOLLOUT : 0) | (c->n_output ? 0 : EPOLLIN);
 
     if (c->in_src && loop_fd_set(c->in_src, c->n_pending ? 0 : EPOLLIN) < 0)
         console_in_end(c);
-    if (c->out_src && loop_fd_set(c->out_src, EPOLLIN | (more ? EPOLLOUT : 0)) < 0)
+    if (c->out_src && loop_fd_set(c->out_src, socket) < 0)
         c->n_pending = 0;
+    if (c->stdout_src && loop_fd_set(c->stdout_src, c->n_output ? EPOLLOUT : 0) < 0)
+        c->n_output = 0;
 }
 
 static void console_push(struct console *c)
@@ -155,25 +170,36 @@ static void console_on_input(void *opaque, uint32_t events)
 static void console_on_output(void *opaque, uint32_t events)
 {
     struct console *c = opaque;
-    uint8_t data[CONSOLE_CHUNK];
-    ssize_t n;
 
-    if (events & EPOLLIN) {
-        n = recv(c->vmm->console, data, sizeof(data), MSG_DONTWAIT);
-        if (n > 0)
-            console_write_all(data, (size_t)n);
+    if (events & EPOLLIN && c->n_output == 0) {
+        ssize_t n = recv(c->vmm->console, c->output, sizeof(c->output), MSG_DONTWAIT);
+
+        c->n_output = n > 0 ? (size_t)n : 0;
+        console_put(c);
     }
     if (events & EPOLLOUT) {
         console_push(c);
         if (c->in_plain)
             console_on_input(c, 0);
-        else
-            console_watch(c);
     }
     if (events & (EPOLLHUP | EPOLLERR) && !(events & EPOLLIN)) {
         loop_fd_free(c->out_src);
         c->out_src = NULL;
     }
+    console_watch(c);
+}
+
+static void console_on_stdout(void *opaque, uint32_t events)
+{
+    struct console *c = opaque;
+
+    console_put(c);
+    if (events & (EPOLLHUP | EPOLLERR)) {
+        /* A closed pipe says so again and again; writes find out by themselves, and poll does not hold them up. */
+        loop_fd_free(c->stdout_src);
+        c->stdout_src = NULL;
+    }
+    console_watch(c);
 }
 
 static void console_on_exit(void *opaque, uint32_t events)
@@ -204,14 +230,27 @@ static void console_on_signal(void *opaque, uint32_t events)
     }
 }
 
-/* What the VM wrote before it ended. */
+/* What the VM wrote before it ended. A slow reader gets the time that it takes, but not where the user wants to leave.
+ */
 static void console_drain(struct console *c)
 {
-    uint8_t data[CONSOLE_CHUNK];
-    ssize_t n;
+    struct pollfd out = { .fd = STDOUT_FILENO, .events = POLLOUT },
+                  wait[2] = { out, { .fd = c->signal_fd, .events = POLLIN } };
+    ssize_t n = 1;
 
-    while (c->vmm->console >= 0 && (n = recv(c->vmm->console, data, sizeof(data), MSG_DONTWAIT)) > 0)
-        console_write_all(data, (size_t)n);
+    do {
+        bool leave = c->signal || c->quit || poll(&wait[1], 1, 0) > 0;
+
+        if (c->n_output == 0) {
+            n = c->vmm->console >= 0 ? recv(c->vmm->console, c->output, sizeof(c->output), MSG_DONTWAIT) : 0;
+            c->n_output = n > 0 ? (size_t)n : 0;
+        } else if (leave && poll(&out, 1, 0) <= 0) {
+            return;
+        } else if (!leave) {
+            poll(wait, 2, -1);
+        }
+        console_put(c);
+    } while (c->n_output > 0 || n > 0);
 }
 
 static int console_setup(struct console *c)
@@ -226,6 +265,8 @@ static int console_setup(struct console *c)
     sigaddset(&set, SIGTSTP);
     sigaddset(&set, SIGCONT);
     sigprocmask(SIG_BLOCK, &set, NULL);
+    /* A reader that goes away is no reason to leave the terminal raw and the VM without a console. */
+    signal(SIGPIPE, SIG_IGN); /* check: allow(banned:signal) no handler, so nothing is unclear about it */
     c->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (c->signal_fd < 0)
         return -errno;
@@ -241,6 +282,9 @@ static int console_setup(struct console *c)
     if (r == -EPERM)
         c->in_plain = true;
     else if (r < 0)
+        return r;
+    r = loop_fd_add(c->loop, STDOUT_FILENO, 0, console_on_stdout, c, &c->stdout_src);
+    if (r < 0 && r != -EPERM && r != -EBADF) /* a file, which is always ready; closed */
         return r;
     return loop_fd_add(c->loop, c->vmm->console, EPOLLIN | (c->in_plain ? EPOLLOUT : 0), console_on_output, c,
                        &c->out_src);

@@ -38,10 +38,11 @@ fuzz: # each fuzzer for FUZZ_SECONDS (60)
 	@$(MAKE) --no-print-directory MODE=fuzz all
 	@tools/fuzz build-fuzz
 
-soak: # the boot and engine tests again and again, for SOAK_MINUTES (60)
+soak: # the boot, engine and hostile-guest tests again and again, for SOAK_MINUTES (60)
 	@tools/deps build run check
 	@$(MAKE) --no-print-directory all
-	@tools/soak $(BUILD)
+	@$(MAKE) --no-print-directory MODE=asan all
+	@tools/soak $(BUILD) build-asan
 
 lint: # slow static analysis: cppcheck and clang-tidy
 	@tools/deps build check lint

@@ -155,7 +155,7 @@ static void litmus_mp(unsigned cpu)
 
 static void litmus_sb(unsigned cpu)
 {
-    for (unsigned i = 0; i < (n_cpus > 2 ? 100u : 1000u); i++) { /* hosts may have fewer CPUs */
+    for (unsigned i = 0; i < (n_cpus > 2 ? 100u : 300u); i++) { /* hosts may have fewer CPUs */
         barrier();
         if (cpu == 0) {
             x_word = y_word = 0;

@@ -135,7 +135,9 @@ static void test_page_crossing_lock(void)
 
 /* Message passing: data stored before flag is seen before flag (SDM 8.2.3.2), and store-buffering with MFENCE or a
  * locked instruction in between never gives 0, 0 (8.2.3.9). */
-static volatile uint64_t __attribute__((aligned(64))) x_word, pad_[7], y_word, pad2_[7];
+/* In cache lines of their own. */
+static volatile uint64_t x_word __attribute__((aligned(64))), y_word __attribute__((aligned(64)));
+static volatile uint64_t dummy_word __attribute__((aligned(64)));
 static volatile uint64_t r0, r1, bad_mp, bad_sb;
 
 static void litmus_mp(unsigned cpu)
@@ -169,7 +171,7 @@ static void litmus_sb(unsigned cpu)
             uint64_t dummy = 0;
 
             y_word = 1;
-            __asm__ volatile("xchgq %0, %1" : "+r"(dummy), "+m"(pad_[0])::"memory");
+            __asm__ volatile("xchgq %0, %1" : "+r"(dummy), "+m"(dummy_word)::"memory");
             r1 = x_word;
         }
         barrier();

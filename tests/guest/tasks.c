@@ -109,7 +109,7 @@ __asm__(".text; task_df: popl task_saw; movl tss+32, %eax; movl %eax, task_saw+4
         "boot_esp, %eax; "
         "movl %eax, tss+56; movl $2, tss+36; clts; iretl");
 extern const uint8_t task_df[];
-static volatile uint32_t boot_esp;
+static volatile uint32_t boot_esp __attribute__((used));
 
 static void test_double_fault_task(void)
 {

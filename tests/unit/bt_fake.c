@@ -70,7 +70,8 @@ void bt_fake_reset(struct bt_fake *f, enum bt_mode mode)
     for (unsigned i = 0; i < BT_FAKE_PAGES; i++) {
         uint64_t lin = (uintptr_t)f->scratch + i * MEM_PAGE_SIZE;
 
-        *bt_tlbe(c, 0, lin) = (struct bt_tlbe){ .tag_r = lin, .tag_w = lin, .region = &f->region, .page = i };
+        *bt_tlbe(c, 0, lin) =
+            (struct bt_tlbe){ .tag_r = lin, .tag_w = lin, .region = &f->region, .mask = &f->code_mask[i] };
     }
     f->vector = -1;
     f->writes_noted = 0;

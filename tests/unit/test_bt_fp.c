@@ -211,7 +211,7 @@ static void set_tlb(bool on)
         e->tag_r = e->tag_w = base + i * 4096;
         e->add = 0;
         e->region = &fx->region;
-        e->page = 0;
+        e->mask = fx->region.code_mask;
     }
 }
 

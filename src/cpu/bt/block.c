@@ -60,7 +60,7 @@ struct block_page {
 
 static void block_page_begin(struct block_page *p, const struct bt_tlbe *e)
 {
-    *p = (struct block_page){ .region = e->region, .page = e->page };
+    *p = (struct block_page){ .region = e->region, .page = bt_tlbe_page(e) };
     p->gen = atomic_load(&p->region->code_gen[p->page]);
 }
 
@@ -131,7 +131,7 @@ static void block_fetch(struct bt_vcpu *c, uint64_t lin, uint8_t *buf, unsigned 
         unsigned part = MIN(n, (unsigned)MEM_PAGE_SIZE - off);
 
         if (e->region) {
-            block_copy(buf, e->region->host + ((uint64_t)e->page << MEM_PAGE_SHIFT) + off, part);
+            block_copy(buf, e->region->host + (bt_tlbe_page(e) << MEM_PAGE_SHIFT) + off, part);
         } else {
             for (unsigned i = 0; i < part; i++)
                 bt_mmio(c, e->gpa + off + i, buf + i, 1, false);

@@ -64,16 +64,15 @@ static struct bt_tlbe *mmu_fill_set(struct bt_vcpu *c, unsigned set, unsigned ct
     c->stat[BT_STAT_TLB_FILL]++;
     mmu_log_fill(c, set, lin, &w);
     e->gpa = w.gpa;
-    e->global = w.global;
-    e->info = page | w.shift;
+    e->info = page | (w.global ? BT_TLB_GLOBAL : 0) | w.shift;
     e->region = bt_find_region(c, w.gpa);
-    e->page = 0;
+    e->mask = NULL;
     e->add = 0;
     e->tag_x = bt_walk_allows(c, ctx, BT_ACC_FETCH, &w) ? page : BT_TLB_NONE;
     e->tag_r = e->tag_w = BT_TLB_NONE;
     if (!e->region)
         return e;
-    e->page = (uint32_t)((w.gpa - e->region->gpa) >> MEM_PAGE_SHIFT);
+    e->mask = &e->region->code_mask[(w.gpa - e->region->gpa) >> MEM_PAGE_SHIFT];
     e->add = (uint64_t)(uintptr_t)e->region->host + (w.gpa - e->region->gpa) - page;
     fast = !(c->sys.bp_data && bt_bp_page(c, lin)) && !(ctx == BT_CTX_USER && c->sys.align_check);
     if (fast && bt_walk_allows(c, ctx, BT_ACC_READ, &w))
@@ -219,7 +218,7 @@ static void mmu_note(struct bt_vcpu *c, struct mem_region *r, uint64_t page, uns
 
 void bt_note_write_slow(struct bt_vcpu *c, struct bt_tlbe *e, uint64_t lin, unsigned size)
 {
-    mmu_note(c, e->region, e->page, (unsigned)(lin & (MEM_PAGE_SIZE - 1)), size);
+    mmu_note(c, e->region, bt_tlbe_page(e), (unsigned)(lin & (MEM_PAGE_SIZE - 1)), size);
 }
 
 void bt_probe_write(struct bt_vcpu *c, unsigned ctx, uint64_t lin, unsigned size, unsigned seg)
@@ -312,14 +311,14 @@ void bt_tlb_flush_nonglobal(struct bt_vcpu *c)
         for (unsigned i = 0; i < c->sys.n_log; i++) {
             struct bt_tlbe *e = mmu_slot(c, c->sys.log[i]);
 
-            if (!e->global)
+            if (!(e->info & BT_TLB_GLOBAL))
                 mmu_entry_clear(e);
         }
     } else {
         for (unsigned i = 0; i < BT_NCTX * BT_TLB_SIZE; i++) {
             struct bt_tlbe *e = mmu_slot(c, i);
 
-            if (!e->global)
+            if (!(e->info & BT_TLB_GLOBAL))
                 mmu_entry_clear(e);
         }
     }
@@ -338,7 +337,7 @@ void bt_tlb_flush_page(struct bt_vcpu *c, uint64_t lin)
     /* lin may lie in a large page, whose other 4K pieces go too. */
     for (unsigned i = 0; i < BT_NCTX * BT_TLB_SIZE; i++) {
         struct bt_tlbe *e = mmu_slot(c, i);
-        unsigned shift = (unsigned)(e->info & (MEM_PAGE_SIZE - 1));
+        unsigned shift = (unsigned)(e->info & BT_TLB_SHIFT);
 
         if (shift > MEM_PAGE_SHIFT && ((e->info ^ lin) >> shift) == 0)
             mmu_entry_clear(e);

@@ -62,6 +62,12 @@ void *bt_lock_ptr(struct bt_vcpu *c, unsigned ctx, uint64_t lin, unsigned size, 
 void bt_split_lock(struct bt_vm *vm);
 void bt_split_unlock(struct bt_vm *vm);
 
+/* Index of the entry's page in its region, which is not NULL. */
+static ALWAYS_INLINE uint64_t bt_tlbe_page(const struct bt_tlbe *e)
+{
+    return (uint64_t)(e->mask - e->region->code_mask);
+}
+
 static ALWAYS_INLINE bool bt_page_hit(uint64_t tag, uint64_t lin, unsigned size)
 {
     return LIKELY(tag == (lin & ~(MEM_PAGE_SIZE - 1))) && LIKELY((lin & (MEM_PAGE_SIZE - 1)) <= MEM_PAGE_SIZE - size);
@@ -70,7 +76,7 @@ static ALWAYS_INLINE bool bt_page_hit(uint64_t tag, uint64_t lin, unsigned size)
 static ALWAYS_INLINE void bt_note_write(struct bt_vcpu *c, struct bt_tlbe *e, uint64_t lin, unsigned size)
 {
     atomic_signal_fence(memory_order_seq_cst);
-    if (UNLIKELY((atomic_load_explicit(&e->region->code_mask[e->page], memory_order_relaxed) |
+    if (UNLIKELY((atomic_load_explicit(e->mask, memory_order_relaxed) |
                   atomic_load_explicit(&c->vm->mem->log_dirty, memory_order_relaxed)) != 0))
         bt_note_write_slow(c, e, lin, size);
 }

@@ -133,10 +133,11 @@ struct bt_tlbe {
     uint64_t add;   /* host pointer = lin + add */
     uint64_t gpa;   /* guest-physical page address */
     struct mem_region *region;
-    uint32_t page;   /* page index in the region */
-    uint32_t global; /* survives CR3 loads */
-    uint64_t info;   /* linear page address | log2 of the guest's page size; 0: entry never filled */
+    _Atomic uint64_t *mask; /* the page's word in region->code_mask; NULL without a region */
+    uint64_t info; /* linear page address | BT_TLB_GLOBAL | log2 of the guest's page size; 0: entry never filled */
 };
+#define BT_TLB_SHIFT 0xffU   /* part of info: log2 of the page size */
+#define BT_TLB_GLOBAL 0x100U /* part of info: survives CR3 loads */
 _Static_assert(sizeof(struct bt_tlbe) == 64, "one cache line");
 
 /* Bits of c->events: reasons to leave the fast path at the next instruction boundary. */

@@ -17,6 +17,7 @@
 #include "cpu/bt/mmu.h"
 #include "cpu/bt/raw.h"
 #include "cpu/bt/sys.h"
+#include "cpu/bt/t1.h"
 
 void bt_cache_flush(struct bt_vcpu *c)
 {
@@ -29,6 +30,8 @@ void bt_cache_flush(struct bt_vcpu *c)
     cache->n_blocks = 0;
     cache->n_ops = 0;
     c->stat[BT_STAT_CACHE_FLUSH]++;
+    if (c->t1)
+        bt_t1_reset(c);
 }
 
 static unsigned block_hash(uint64_t gpa, unsigned key)
@@ -275,7 +278,7 @@ static bool block_second_page_same(struct bt_vcpu *c, const struct bt_block *b, 
     if (LIKELY(!b->crossing))
         return true;
     e = bt_fetch_page(c, block_lin(c, rip + MEM_PAGE_SIZE - (b->gpa & (MEM_PAGE_SIZE - 1))));
-    return e->region && &e->region->code_gen[e->page] == b->gen_ptr[1];
+    return e->region && &e->region->code_gen[bt_tlbe_page(e)] == b->gen_ptr[1];
 }
 
 struct bt_block *bt_block_get(struct bt_vcpu *c)

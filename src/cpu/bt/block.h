@@ -14,6 +14,8 @@ struct bt_block {
     bool crossing; /* one instruction that straddles a page boundary: the second page may be mapped anew under it */
     _Atomic uint32_t *gen_ptr[2]; /* generation counters of the page(s) that it lies in; [1] == [0] usually */
     uint32_t gen[2];
+    uint32_t runs;          /* how often it was interpreted, where there is a translator */
+    struct bt_trans *trans; /* its translations (t1.h) */
     struct bt_block *hash_next;
     struct bt_op *ops;
 };

@@ -7,4 +7,9 @@
 /* Tier T0, the interpreter. */
 extern const struct cpu_ops cpu_interp_ops;
 
+/* Tier T1: the translator, with the interpreter behind it for cold code and rare instructions. */
+extern const struct cpu_ops cpu_bt_ops;
+/* The same, but everything is translated when it first runs. For tests. */
+extern const struct cpu_ops cpu_bt_eager_ops;
+
 #endif

@@ -16,6 +16,7 @@
 #include "cpu/bt/mmu.h"
 #include "cpu/bt/run.h"
 #include "cpu/bt/sys.h"
+#include "cpu/bt/t1.h"
 
 static void engine_vm_free(struct cpu_vm *vm)
 {
@@ -67,6 +68,30 @@ fail:
     return r;
 }
 
+/* Blocks that ran this often are translated. */
+#define ENGINE_HOT 16
+
+static int engine_bt_vm_new(const struct cpu_vm_config *config, struct cpu_vm **ret_vm)
+{
+    int r = engine_vm_new(config, ret_vm);
+
+    if (r < 0)
+        return r;
+    (*ret_vm)->vm.translate = true;
+    (*ret_vm)->vm.hot = ENGINE_HOT;
+    return r;
+}
+
+static int engine_eager_vm_new(const struct cpu_vm_config *config, struct cpu_vm **ret_vm)
+{
+    int r = engine_bt_vm_new(config, ret_vm);
+
+    if (r < 0)
+        return r;
+    (*ret_vm)->vm.hot = 0;
+    return r;
+}
+
 static void engine_vcpu_free(struct cpu_vcpu *vcpu)
 {
     struct bt_vcpu *c = &vcpu->c;
@@ -78,6 +103,7 @@ static void engine_vcpu_free(struct cpu_vcpu *vcpu)
     bt_pv_free_vcpu(c->pv);
     bt_lapic_free(c->lapic);
     bt_stubs_free(c->stubs);
+    bt_t1_free(c->t1);
     bt_cache_free(c->cache);
     free(vcpu);
 }
@@ -107,6 +133,11 @@ static int engine_vcpu_new(struct cpu_vm *vm, unsigned id, struct cpu_vcpu **ret
     r = bt_stubs_new(&c->stubs);
     if (r < 0)
         goto fail;
+    if (vm->vm.translate) {
+        r = bt_t1_new(c, &c->t1);
+        if (r < 0)
+            goto fail;
+    }
     r = bt_lapic_new(c, &c->lapic);
     if (r < 0)
         goto fail;
@@ -254,6 +285,11 @@ static int engine_stats(struct cpu_vm *vm, void (*each)(void *opaque, const char
         [BT_STAT_SMC] = "code_writes",
         [BT_STAT_FP_SWITCH] = "fp_switches",
         [BT_STAT_CACHE_FLUSH] = "cache_flushes",
+        [BT_STAT_T1_TRANS] = "translations",
+        [BT_STAT_T1_ENTER] = "translated_entries",
+        [BT_STAT_T1_LINK] = "translations_chained",
+        [BT_STAT_T1_SLOW] = "handler_calls",
+        [BT_STAT_T1_STALE] = "translations_stale",
     };
     uint64_t insns = 0, sum[BT_STAT_N] = { 0 };
 
@@ -272,47 +308,23 @@ static int engine_stats(struct cpu_vm *vm, void (*each)(void *opaque, const char
     return 0;
 }
 
-const struct cpu_ops cpu_interp_ops = {
-    .name = "interp",
-    .vm_new = engine_vm_new,
-    .vm_free = engine_vm_free,
-    .supported_cpuid = engine_supported_cpuid,
-    .irq_line = engine_irq_line,
-    .signal_msi = engine_signal_msi,
-    .irqfd_add = cpu_no_irqfd_add,
-    .irqfd_del = cpu_no_irqfd_del,
-    .doorbell_add = engine_doorbell_add,
-    .doorbell_del = engine_doorbell_del,
-    .log_dirty = engine_log_dirty,
-    .sync_dirty = engine_sync_dirty,
-    .get_irqchip = engine_get_irqchip,
-    .set_irqchip = engine_set_irqchip,
-    .get_pit = engine_get_pit,
-    .set_pit = engine_set_pit,
-    .get_clock = engine_get_clock,
-    .set_clock = engine_set_clock,
-    .vcpu_new = engine_vcpu_new,
-    .vcpu_free = engine_vcpu_free,
-    .vcpu_run = engine_vcpu_run,
-    .vcpu_kick = engine_vcpu_kick,
-    .vcpu_set_cpuid = engine_vcpu_set_cpuid,
-    .get_regs = bt_engine_get_regs,
-    .set_regs = bt_engine_set_regs,
-    .get_sregs = bt_engine_get_sregs,
-    .set_sregs = bt_engine_set_sregs,
-    .get_xsave = bt_engine_get_xsave,
-    .set_xsave = bt_engine_set_xsave,
-    .get_xcrs = bt_engine_get_xcrs,
-    .set_xcrs = bt_engine_set_xcrs,
-    .get_msrs = bt_engine_get_msrs,
-    .set_msrs = bt_engine_set_msrs,
-    .get_lapic = engine_get_lapic,
-    .set_lapic = engine_set_lapic,
-    .get_events = bt_engine_get_events,
-    .set_events = bt_engine_set_events,
-    .get_mp_state = bt_engine_get_mp_state,
-    .set_mp_state = bt_engine_set_mp_state,
-    .get_debugregs = bt_engine_get_debugregs,
-    .set_debugregs = bt_engine_set_debugregs,
-    .stats = engine_stats,
-};
+/* All members but the name and vm_new. */
+#define ENGINE_OPS                                                                                                  \
+    .vm_free = engine_vm_free, .supported_cpuid = engine_supported_cpuid, .irq_line = engine_irq_line,              \
+    .signal_msi = engine_signal_msi, .irqfd_add = cpu_no_irqfd_add, .irqfd_del = cpu_no_irqfd_del,                  \
+    .doorbell_add = engine_doorbell_add, .doorbell_del = engine_doorbell_del, .log_dirty = engine_log_dirty,        \
+    .sync_dirty = engine_sync_dirty, .get_irqchip = engine_get_irqchip, .set_irqchip = engine_set_irqchip,          \
+    .get_pit = engine_get_pit, .set_pit = engine_set_pit, .get_clock = engine_get_clock,                            \
+    .set_clock = engine_set_clock, .vcpu_new = engine_vcpu_new, .vcpu_free = engine_vcpu_free,                      \
+    .vcpu_run = engine_vcpu_run, .vcpu_kick = engine_vcpu_kick, .vcpu_set_cpuid = engine_vcpu_set_cpuid,            \
+    .get_regs = bt_engine_get_regs, .set_regs = bt_engine_set_regs, .get_sregs = bt_engine_get_sregs,               \
+    .set_sregs = bt_engine_set_sregs, .get_xsave = bt_engine_get_xsave, .set_xsave = bt_engine_set_xsave,           \
+    .get_xcrs = bt_engine_get_xcrs, .set_xcrs = bt_engine_set_xcrs, .get_msrs = bt_engine_get_msrs,                 \
+    .set_msrs = bt_engine_set_msrs, .get_lapic = engine_get_lapic, .set_lapic = engine_set_lapic,                   \
+    .get_events = bt_engine_get_events, .set_events = bt_engine_set_events, .get_mp_state = bt_engine_get_mp_state, \
+    .set_mp_state = bt_engine_set_mp_state, .get_debugregs = bt_engine_get_debugregs,                               \
+    .set_debugregs = bt_engine_set_debugregs, .stats = engine_stats
+
+const struct cpu_ops cpu_interp_ops = { .name = "interp", .vm_new = engine_vm_new, ENGINE_OPS };
+const struct cpu_ops cpu_bt_ops = { .name = "bt", .vm_new = engine_bt_vm_new, ENGINE_OPS };
+const struct cpu_ops cpu_bt_eager_ops = { .name = "bt-eager", .vm_new = engine_eager_vm_new, ENGINE_OPS };

@@ -14,6 +14,7 @@
 #include "cpu/bt/mmu.h"
 #include "cpu/bt/raw.h"
 #include "cpu/bt/sys.h"
+#include "cpu/bt/t1.h"
 
 /* Why run_guarded came back. */
 enum run_result { RUN_AGAIN, RUN_KICKED, RUN_SHUTDOWN };
@@ -167,34 +168,96 @@ static void run_step(struct bt_vcpu *c)
         bt_step_after(c);
 }
 
+/* Interpret one block. */
+static ALWAYS_INLINE void run_block(struct bt_vcpu *c, const struct bt_block *b)
+{
+    const struct bt_op *op = b->ops;
+    enum bt_next next;
+
+    c->op_end = op + b->n_ops;
+    do {
+        next = op->fn(c, op);
+        if (UNLIKELY(next != BT_NEXT))
+            break;
+        c->r[BT_RIP] += op->len;
+        op++;
+    } while (LIKELY(op < c->op_end));
+    c->insns += (uint64_t)(op - b->ops);
+    c->stat[BT_STAT_BLOCKS]++;
+    if (next != BT_NEXT) {
+        c->insns++;
+        if (next == BT_END)
+            c->r[BT_RIP] += op->len;
+    }
+}
+
 /* Run blocks until something has to be looked at. */
 static enum run_result run_blocks(struct bt_vcpu *c)
 {
     for (;;) {
-        const struct bt_block *b;
-        const struct bt_op *op;
-        enum bt_next next;
-
         if (UNLIKELY(run_events(c) | c->shadow | c->halted))
             return RUN_AGAIN;
         c->rflags &= ~(uint64_t)BT_RF; /* it protects from instruction breakpoints only, and none is armed here */
-        b = bt_block_get(c);
-        op = b->ops;
-        c->op_end = op + b->n_ops;
-        do {
-            next = op->fn(c, op);
-            if (UNLIKELY(next != BT_NEXT))
-                break;
-            c->r[BT_RIP] += op->len;
-            op++;
-        } while (LIKELY(op < c->op_end));
-        c->insns += (uint64_t)(op - b->ops);
-        c->stat[BT_STAT_BLOCKS]++;
-        if (next != BT_NEXT) {
-            c->insns++;
-            if (next == BT_END)
-                c->r[BT_RIP] += op->len;
+        run_block(c, bt_block_get(c));
+    }
+}
+
+#define RUN_NEVER UINT32_MAX /* in bt_block.runs: cannot be translated */
+#define RUN_TRANS_MAX 8U     /* translations of one block: addresses and contexts */
+
+/* The translation of b for the present address and context, made if the block is hot; NULL: interpret it. */
+static const struct bt_trans *run_trans(struct bt_vcpu *c, struct bt_block *b)
+{
+    const struct bt_trans *t;
+    unsigned n = 0;
+
+    for (t = b->trans; t; t = t->next) {
+        if (t->rip == c->r[BT_RIP] && t->ctx == c->ctx)
+            return t;
+        n++;
+    }
+    if (b->runs == RUN_NEVER || b->runs++ < c->vm->hot || n >= RUN_TRANS_MAX)
+        return NULL;
+    bt_fp_sync(c);
+    t = bt_t1_translate(c, b);
+    if (!t)
+        b->runs = RUN_NEVER;
+    return t;
+}
+
+/* The same with translations of the blocks that run often. They chain among themselves and come back here for events,
+ * for blocks that are not translated yet, and after instructions that may have changed anything. */
+static enum run_result run_translated(struct bt_vcpu *c)
+{
+    c->t1_link = 0;
+    c->t1_stale = NULL;
+    for (;;) {
+        const struct bt_trans *t;
+        struct bt_block *b;
+
+        if (UNLIKELY(run_events(c) | c->shadow | c->halted))
+            return RUN_AGAIN;
+        c->rflags &= ~(uint64_t)BT_RF;
+        if (UNLIKELY(bt_t1_full(c))) {
+            bt_fp_sync(c);
+            bt_cache_flush(c);
+            bt_stubs_reset(c);
         }
+        b = bt_block_get(c);
+        t = run_trans(c, b);
+        if (!t) {
+            c->t1_link = 0;
+            c->t1_stale = NULL;
+            run_block(c, b);
+            continue;
+        }
+        if (c->t1_link || c->t1_stale) {
+            bt_fp_sync(c);
+            bt_t1_connect(c, t);
+        }
+        bt_t1_remember(c, t);
+        c->op_end = b->ops + b->n_ops;
+        bt_t1_run(c, t);
     }
 }
 
@@ -221,6 +284,8 @@ static NOINLINE enum run_result run_guarded(struct bt_vcpu *c)
             run_sleep(c);
         else if (c->shadow || run_events(c) & BT_EV_STEP)
             run_step(c);
+        else if (c->t1)
+            run_translated(c);
         else
             run_blocks(c);
     }

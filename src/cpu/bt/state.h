@@ -31,6 +31,7 @@ struct bt_block;
 struct bt_irqchip; /* irqchip/ */
 struct bt_lapic;
 struct bt_cache; /* block.c: decoded blocks of one vCPU */
+struct bt_t1;    /* t1_mem.c: translations of one vCPU */
 struct bt_stubs; /* fp_stub.c: executable stubs of one vCPU */
 
 /* Indices into r[]; 0..15 are RAX RCX RDX RBX RSP RBP RSI RDI R8..R15, the order of the encoding. */
@@ -178,6 +179,13 @@ struct bt_sys {
     uint64_t virt_spec_ctrl, xss, dbg_ctl;
 };
 
+/* Branch cache of translated code: where the translation of a linear address begins. */
+#define BT_JC_SIZE 2048U
+struct bt_jce {
+    uint64_t rip;
+    const void *code; /* NULL: rip has no meaning */
+};
+
 #define BT_CPUID_MAX 96
 #define BT_PHYS_BITS 46 /* guest-physical address bits, reported by CPUID 0x80000008 */
 #define BT_XSAVE_SIZE 4096
@@ -198,6 +206,13 @@ struct bt_vcpu {
     uint8_t fp_live;    /* guest x87/SSE/AVX state is in the host registers, see fp.h */
     uint8_t halted;
     uint64_t insns; /* instructions retired (approximate: per block) */
+
+    /* What translated code works with (t1.h) */
+    uint16_t t1_flags;               /* arithmetic flags as LAHF and SETO give them, see bt_fl_pack */
+    uint32_t t1_link;                /* exit: place of the jump that may be chained | T1_LINK_NEAR, 0: none */
+    const struct bt_trans *t1_stale; /* exit: the translation whose code has changed */
+    uint64_t t1_target[2];           /* address and code of a call's target while it pushes */
+    const _Atomic bool *log_dirty;   /* of the VM's memory */
 
     /* control state */
     struct bt_seg seg[6];
@@ -234,6 +249,7 @@ struct bt_vcpu {
 
     /* paging cache */
     struct bt_tlbe tlb[BT_NCTX][BT_TLB_SIZE];
+    struct bt_jce jc[BT_CTX_FETCH][BT_JC_SIZE];
 
     /* x87 pointers as the guest must see them (the host's own show host addresses) */
     struct {
@@ -250,6 +266,7 @@ struct bt_vcpu {
     unsigned id;
     struct bt_lapic *lapic;
     struct bt_cache *cache;
+    struct bt_t1 *t1; /* NULL: this vCPU interprets only */
     struct bt_stubs *stubs;
     struct bt_pv *pv; /* pv.c */
     struct bt_sys sys;
@@ -272,6 +289,11 @@ enum bt_stat {
     BT_STAT_SMC,
     BT_STAT_FP_SWITCH,
     BT_STAT_CACHE_FLUSH,
+    BT_STAT_T1_TRANS,
+    BT_STAT_T1_ENTER,
+    BT_STAT_T1_LINK,
+    BT_STAT_T1_SLOW,
+    BT_STAT_T1_STALE,
     BT_STAT_N
 };
 
@@ -286,6 +308,8 @@ struct bt_vm {
     struct bt_bells *bells; /* doorbell.c */
     _Atomic int split_lock; /* serialises LOCKed accesses that cross a page or go to MMIO */
     uint64_t tsc_khz;
+    bool translate; /* vCPUs get a translator... */
+    uint32_t hot;   /* ... that takes blocks which have run this often */
     struct bt_pv_vm *pv;
 };
 

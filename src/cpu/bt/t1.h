@@ -1,0 +1,42 @@
+/* Tier T1: translations of blocks that run often (docs/engine.md). A translation belongs to one block, one linear
+ * address and one data context (privilege and AC); 64-bit mode only. One set of them per vCPU, used by its thread only.
+ *
+ * The code memory is filled from one end and dropped whole, together with the blocks that it was made from. */
+#ifndef CPU_BT_T1_H
+#define CPU_BT_T1_H
+
+#include "cpu/bt/block.h"
+#include "cpu/bt/state.h"
+
+/* Set in c->t1_link: the jump leads to the page that it stands in. */
+#define T1_LINK_NEAR (1U << 31)
+
+struct bt_trans {
+    uint64_t rip, gpa;
+    uint32_t entry; /* offset of the entrance that checks the mapping of the page */
+    uint32_t near;  /* offset of the one behind that check, for jumps within the page */
+    uint8_t ctx;
+    struct bt_trans *next; /* other translations of the block */
+};
+
+int bt_t1_new(struct bt_vcpu *c, struct bt_t1 **ret) MUST_USE;
+void bt_t1_free(struct bt_t1 *t);
+/* Forget all translations. Goes with dropping all blocks. */
+void bt_t1_reset(struct bt_vcpu *c);
+/* Whether there may be too little room for one more translation; then all blocks and translations must be dropped. */
+bool bt_t1_full(const struct bt_vcpu *c);
+/* Translate b for the present rip and context; bt_t1_full was false. NULL: cannot be translated. Between blocks only;
+ * ordinary code: guest FP state has been saved. */
+struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b);
+
+/* Put t into the branch cache of its context. */
+void bt_t1_remember(struct bt_vcpu *c, const struct bt_trans *t);
+
+/* Run translated code from t on until it comes back to the run loop, at an instruction boundary with everything in c.
+ * Faults leave by bt_raise. c->op_end must not be NULL. */
+void bt_t1_run(struct bt_vcpu *c, const struct bt_trans *t);
+/* The last bt_t1_run came back for want of a chained jump to t, or because the code of an older translation is stale:
+ * connect them. */
+void bt_t1_connect(struct bt_vcpu *c, const struct bt_trans *t);
+
+#endif

@@ -1,0 +1,26 @@
+/* The way into translated code. Run path. */
+#include "cpu/bt/int_priv.h"
+#include "cpu/bt/t1_priv.h"
+
+void bt_t1_remember(struct bt_vcpu *c, const struct bt_trans *t)
+{
+    c->jc[t->ctx][t->rip & (BT_JC_SIZE - 1)] = (struct bt_jce){ .rip = t->rip, .code = c->t1->rx + t->entry };
+}
+
+void bt_t1_run(struct bt_vcpu *c, const struct bt_trans *t)
+{
+    const struct bt_t1 *m = c->t1;
+    struct bt_vcpu *arg = c;
+    uintptr_t enter = (uintptr_t)m->rx + m->enter, code = (uintptr_t)m->rx + t->near;
+
+    c->t1_flags = (uint16_t)bt_fl_pack(c->rflags);
+    c->stat[BT_STAT_T1_ENTER]++;
+    /* The red zone of this function stays untouched. */
+    __asm__ volatile("leaq -128(%%rsp), %%rsp\n\t"
+                     "call *%%rax\n\t"
+                     "leaq 128(%%rsp), %%rsp"
+                     : "+a"(enter), "+S"(code), "+D"(arg)
+                     :
+                     : "rcx", "rdx", "r8", "r9", "r10", "r11", "memory", "cc");
+    c->rflags = bt_fl_merge(c->rflags, c->t1_flags);
+}

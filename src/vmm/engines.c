@@ -16,7 +16,9 @@ int vmm_engine_choose(enum vm_engine wanted, const struct cpu_ops **ret_ops, str
     case VM_ENGINE_KVM:
         *ret_ops = &cpu_kvm_ops;
         return 0;
-    case VM_ENGINE_BT: /* its only tier so far is the interpreter */
+    case VM_ENGINE_BT:
+        *ret_ops = &cpu_bt_ops;
+        return 0;
     case VM_ENGINE_INTERP:
         *ret_ops = &cpu_interp_ops;
         return 0;

@@ -1,5 +1,5 @@
 /* Random instruction streams against the real CPU:
- *   stream [--engine interp] [--seed N] [--count N] [--first N] [--verbose]
+ *   stream [--engine interp|bt|kvm] [--seed N] [--count N] [--first N] [--verbose]
  * Exit status 0: all equal; 1: a difference (printed with the disassembly); 77: cannot run here. The streams run in
  * child processes, because a random store can hit the test's own memory; such a stream is counted as skipped. */
 #include <Zydis/Zydis.h>
@@ -257,6 +257,8 @@ static int parse(int argc, char **argv, struct options *o)
         case 'e':
             if (strcmp(optarg, "kvm") == 0)
                 o->ops = &cpu_kvm_ops;
+            else if (strcmp(optarg, "bt") == 0)
+                o->ops = &cpu_bt_eager_ops;
             else if (strcmp(optarg, "interp") != 0)
                 return -1;
             break;
@@ -287,7 +289,7 @@ int main(int argc, char **argv)
     int status = 0;
 
     if (parse(argc, argv, &o) < 0 || p == MAP_FAILED) {
-        fprintf(stderr, "usage: stream [--engine interp|kvm] [--seed N] [--count N] [--first N] [--verbose]\n");
+        fprintf(stderr, "usage: stream [--engine interp|bt|kvm] [--seed N] [--count N] [--first N] [--verbose]\n");
         return 2;
     }
     p->next = o.first;

@@ -1,5 +1,5 @@
 /* Random instruction streams against the real CPU:
- *   stream [--engine interp|bt|kvm] [--seed N] [--count N] [--first N] [--verbose]
+ *   stream [--engine interp|bt|kvm] [--seed N] [--count N] [--first N] [--loop] [--verbose]
  * Exit status 0: all equal; 1: a difference (printed with the disassembly); 77: cannot run here. The streams run in
  * child processes, because a random store can hit the test's own memory; such a stream is counted as skipped. */
 #include <Zydis/Zydis.h>
@@ -30,6 +30,7 @@ struct options {
     const struct cpu_ops *ops;
     uint64_t seed, first, count;
     bool verbose;
+    bool loop;
 };
 
 static const char *const reg_names[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
@@ -221,6 +222,10 @@ static void run_streams(const struct options *o, struct progress *p)
     stream_native_init();
     for (; p->next < o->first + o->count && p->failures < CMP_FAILURES_MAX; p->next++) {
         stream_make(o->seed, p->next, &s);
+        if (o->loop) {
+            stream_loop(&s);
+            alarm(10); /* ends this process; the stream counts as skipped */
+        }
         if (o->verbose) {
             printf("stream %" PRIu64 "%s\n", p->next, s.compat ? " (32-bit)" : "");
             print_stream(&s);
@@ -245,9 +250,13 @@ static void run_streams(const struct options *o, struct progress *p)
 static int parse(int argc, char **argv, struct options *o)
 {
     static const struct option options[] = {
-        { "engine", required_argument, NULL, 'e' }, { "seed", required_argument, NULL, 's' },
-        { "count", required_argument, NULL, 'c' },  { "first", required_argument, NULL, 'f' },
-        { "verbose", no_argument, NULL, 'v' },      { 0 },
+        { "engine", required_argument, NULL, 'e' },
+        { "seed", required_argument, NULL, 's' },
+        { "count", required_argument, NULL, 'c' },
+        { "first", required_argument, NULL, 'f' },
+        { "verbose", no_argument, NULL, 'v' },
+        { "loop", no_argument, NULL, 'l' },
+        { 0 },
     };
     int c;
 
@@ -271,6 +280,9 @@ static int parse(int argc, char **argv, struct options *o)
         case 'f':
             o->first = strtoull(optarg, NULL, 0);
             break;
+        case 'l':
+            o->loop = true;
+            break;
         case 'v':
             o->verbose = true;
             break;
@@ -289,7 +301,8 @@ int main(int argc, char **argv)
     int status = 0;
 
     if (parse(argc, argv, &o) < 0 || p == MAP_FAILED) {
-        fprintf(stderr, "usage: stream [--engine interp|bt|kvm] [--seed N] [--count N] [--first N] [--verbose]\n");
+        fprintf(stderr,
+                "usage: stream [--engine interp|bt|kvm] [--seed N] [--count N] [--first N] [--loop] [--verbose]\n");
         return 2;
     }
     p->next = o.first;

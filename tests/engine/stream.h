@@ -62,6 +62,9 @@ static inline uint64_t stream_random(uint64_t *seed)
 
 /* Make stream number n of a seed: always the same one. (stream_gen.c) */
 void stream_make(uint64_t seed, uint64_t n, struct stream *ret);
+/* Append a jump back to its start, taken up to seven times (a counter in the data pages, which start at random). A
+ * stream that keeps changing the counter runs for ever. */
+void stream_loop(struct stream *s);
 /* The initial content of the data pages. */
 void stream_fill_data(uint64_t data_seed, uint8_t *data, unsigned len);
 

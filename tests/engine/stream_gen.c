@@ -404,6 +404,39 @@ void stream_make(uint64_t seed, uint64_t n, struct stream *ret)
     ret->data_seed = stream_random(&s) | 1;
 }
 
+void stream_loop(struct stream *s)
+{
+    const uint32_t counter = (uint32_t)STREAM_DATA + 0x1ff8;
+    uint8_t tail[24];
+    unsigned n = 0;
+    int32_t back;
+
+    /* sub dword [counter], 1; test byte [counter], 7; jnz start. Mod 0 with r/m 5 is RIP-relative in 64-bit code. */
+    tail[n++] = 0x83;
+    tail[n++] = s->compat ? 0x2d : 0x2c;
+    if (!s->compat)
+        tail[n++] = 0x25;
+    memcpy(tail + n, &counter, 4);
+    n += 4;
+    tail[n++] = 1;
+    tail[n++] = 0xf6;
+    tail[n++] = s->compat ? 0x05 : 0x04;
+    if (!s->compat)
+        tail[n++] = 0x25;
+    memcpy(tail + n, &counter, 4);
+    n += 4;
+    tail[n++] = 7;
+    tail[n++] = 0x0f;
+    tail[n++] = 0x85;
+    back = -(int32_t)(s->n_bytes + n + 4);
+    memcpy(tail + n, &back, 4);
+    n += 4;
+    if (s->n_bytes + n > STREAM_BYTES_MAX)
+        return;
+    memcpy(s->code + s->n_bytes, tail, n);
+    s->n_bytes += n;
+}
+
 void stream_fill_data(uint64_t data_seed, uint8_t *data, unsigned len)
 {
     for (unsigned i = 0; i < len; i += 8) {

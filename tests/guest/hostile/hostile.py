@@ -23,7 +23,7 @@ from vm import check  # noqa: E402
 SECONDS = int(os.environ.get('HOSTILE_SECONDS', '6'))
 SEED = int(os.environ.get('HOSTILE_SEED', '1'))
 HEARTBEAT_LIMIT = 60 # seconds without one: the VM hangs
-GROWTH_LIMIT = 48 << 10 # KiB of anonymous memory
+GROWTH_LIMIT = 16 << 10 # KiB of anonymous memory
 SECTORS = 2048
 REPORT = re.compile(r'(AddressSanitizer|LeakSanitizer|UndefinedBehavior|runtime error|check failed|SUMMARY:).*')
 IMAGE = None
@@ -210,6 +210,11 @@ def case_flood():
         disks.check()
 
 
+def case_race():
+    """A second vCPU changes rings and registers under the device's hands."""
+    passes('race', 'cpus=2', cpus=2)
+
+
 def case_storm():
     """Interrupts that are not acknowledged, by a level and by the timer."""
     passes('storm')
@@ -246,8 +251,10 @@ if __name__ == '__main__':
         sys.exit('usage: hostile.py CASE IMAGE')
     IMAGE = os.path.abspath(sys.argv[2])
     options = os.environ.get('ASAN_OPTIONS', 'detect_leaks=1')
-    # Freed memory waits in a quarantine, which would look like growth.
-    os.environ['ASAN_OPTIONS'] = options + ':quarantine_size_mb=8'
+    if sys.argv[1] in ('random', 'starve'):
+        # Freed memory would wait in a quarantine, which looks like growth.
+        options += ':quarantine_size_mb=0:thread_local_quarantine_size_kb=0'
+    os.environ['ASAN_OPTIONS'] = options
     os.environ.setdefault('UBSAN_OPTIONS', 'print_stacktrace=1:halt_on_error=1')
     name = sys.argv[1]
     sys.argv[1:] = [name]

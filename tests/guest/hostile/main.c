@@ -19,6 +19,7 @@ static const struct hostile_group groups[] = {
     { .name = "registers", .cases = register_cases },
     { .name = "pci", .cases = pci_cases },
     { .name = "msix", .cases = msix_cases },
+    { .name = "race", .cases = race_cases },
     { .name = "random", .run = random_run },
     { .name = "quiet", .run = quiet_run },
     { .name = "busy", .run = busy_run },

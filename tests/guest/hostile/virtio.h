@@ -190,7 +190,8 @@ struct hostile_group {
     const struct hostile_case *cases; /* ends with a NULL name */
     void (*run)(void);                /* or everything in one */
 };
-extern const struct hostile_case split_cases[], packed_cases[], register_cases[], pci_cases[], msix_cases[];
+extern const struct hostile_case split_cases[], packed_cases[], register_cases[], pci_cases[], msix_cases[],
+    race_cases[];
 void split_run(void);
 void packed_run(void);
 void random_run(void);

@@ -203,6 +203,7 @@ static void ind_next_far(struct vdev *d, unsigned q)
 {
     table_set(table_of(d, q), 0, (uint64_t)d->q[q].buf, 16, DESC_NEXT, 2);
     table_set(table_of(d, q), 1, (uint64_t)d->q[q].buf, 16, 0, 0);
+    table_set(table_of(d, q), 2, (uint64_t)d->q[q].buf, 16, 0, 0); /* fine, but not in the table */
     indirect(d, q, (uint64_t)table_of(d, q), 32, 0);
 }
 

@@ -1,7 +1,7 @@
 /* The driver half of the hostile guest (virtio.h). */
 #include "virtio.h"
 
-#define WAIT_MS 60000
+#define WAIT_MS 30000
 #define PM_TIMER 0x608
 
 struct vdev devices[8];
@@ -10,6 +10,17 @@ unsigned n_devices;
 uint64_t ram_end;
 
 extern uint32_t boot_info;
+
+/* Limit of every wait. After the first that was in vain the verdict is clear, and the rest need not take as long. */
+static uint64_t wait_ms = WAIT_MS;
+
+static bool waited_until(uint64_t until)
+{
+    if (now_ms() <= until)
+        return false;
+    wait_ms = 500;
+    return true;
+}
 
 uint64_t now_ms(void)
 {
@@ -131,11 +142,11 @@ void vdev_set_status(struct vdev *d, uint8_t status)
 
 bool vdev_reset(struct vdev *d)
 {
-    uint64_t until = now_ms() + WAIT_MS;
+    uint64_t until = now_ms() + wait_ms;
 
     vdev_set_status(d, 0);
     while (vdev_status(d) != 0) {
-        if (now_ms() > until)
+        if (waited_until(until))
             return false;
     }
     return true;
@@ -213,10 +224,10 @@ bool vdev_start(struct vdev *d, uint64_t features)
 
 bool vdev_wait_broken(struct vdev *d)
 {
-    uint64_t until = now_ms() + WAIT_MS;
+    uint64_t until = now_ms() + wait_ms;
 
     while (!(vdev_status(d) & ST_NEEDS_RESET)) {
-        if (now_ms() > until)
+        if (waited_until(until))
             return false;
     }
     return true;
@@ -312,10 +323,10 @@ bool ring_poll(struct vdev *d, unsigned q)
 
 bool ring_wait(struct vdev *d, unsigned q)
 {
-    uint64_t until = now_ms() + WAIT_MS;
+    uint64_t until = now_ms() + wait_ms;
 
     while (!ring_poll(d, q)) {
-        if (now_ms() > until)
+        if (waited_until(until))
             return false;
     }
     return true;

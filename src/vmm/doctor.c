@@ -51,10 +51,14 @@ static bool doctor_engine(json_object *list, const char *name, const struct cpu_
 static void doctor_engines(json_object *list)
 {
     bool kvm = doctor_engine(list, "engine kvm", &cpu_kvm_ops);
+    bool bt = doctor_engine(list, "engine bt", &cpu_bt_ops);
     bool interp = doctor_engine(list, "engine interp", &cpu_interp_ops);
 
-    if (kvm || interp)
-        doctor_add(list, "engine auto", "ok", "chooses %s", kvm ? "kvm" : "interp");
+    if (kvm || bt)
+        doctor_add(list, "engine auto", "ok", "chooses %s", kvm ? "kvm" : "bt");
+    else if (interp)
+        doctor_add(list, "engine auto", "warn",
+                   "chooses bt, which does not work here; use --engine interp, and please report this");
     else
         doctor_add(list, "engine auto", "no", "no engine works here; please report this");
 }

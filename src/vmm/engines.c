@@ -24,7 +24,7 @@ int vmm_engine_choose(enum vm_engine wanted, const struct cpu_ops **ret_ops, str
         return 0;
     case VM_ENGINE_AUTO:
         vmm_probe_engine(&cpu_kvm_ops, &probe);
-        *ret_ops = probe.ok ? &cpu_kvm_ops : &cpu_interp_ops;
+        *ret_ops = probe.ok ? &cpu_kvm_ops : &cpu_bt_ops;
         if (!probe.ok)
             log_debug("KVM is not used: %s", probe.reason);
         return 0;

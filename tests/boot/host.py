@@ -278,7 +278,7 @@ def case_console():
 def case_doctor():
     """The doctor names every engine and gives a reason where one is not usable; auto follows it."""
     findings = vm.doctor()
-    for name in ('engine kvm', 'engine interp', 'engine auto'):
+    for name in ('engine kvm', 'engine bt', 'engine interp', 'engine auto'):
         check(name in findings, f'no finding about {name}')
         check(findings[name]['status'] in ('ok', 'no', 'warn'), f'{name}: {findings[name]}')
         check(findings[name]['detail'], f'{name}: no detail')

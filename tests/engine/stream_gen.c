@@ -170,6 +170,9 @@ static bool gen_operands_ok(const ZydisDecodedInstruction *zi, const ZydisDecode
             (zi->mnemonic == ZYDIS_MNEMONIC_LOOPE || zi->mnemonic == ZYDIS_MNEMONIC_LOOPNE))
             return false;
     }
+    /* MOVSXD with a 16-bit operand size reads 16 bits on Intel, 32 on AMD. */
+    if (zi->mnemonic == ZYDIS_MNEMONIC_MOVSXD && ops[0].size == 16)
+        return false;
     /* What 0x66 means for a near branch differs between vendors. */
     if (zi->meta.branch_type != ZYDIS_BRANCH_TYPE_NONE && zi->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE)
         return false;

@@ -29,6 +29,7 @@ check: # every test; the last line is the summary
 
 bench: # speed beside QEMU TCG, in one run
 	@tools/deps build run bench
+	@tools/qemu-for-bench
 	@$(MAKE) --no-print-directory MODE=rel all
 	@bench/run build-rel
 

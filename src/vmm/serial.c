@@ -2,11 +2,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -158,6 +160,9 @@ void vmm_serial_drain(struct vmm_serial *s)
 
         poll(&room, 1, 100);
     }
+    /* What a socket's other end has not read yet would come after our own messages on the same terminal. */
+    for (int i = 0, unread; i < 500 && s->fd >= 0 && ioctl(s->fd, SIOCOUTQ, &unread) == 0 && unread > 0; i++)
+        poll(NULL, 0, 2);
 }
 
 void vmm_serial_free(struct vmm_serial *s)

@@ -130,7 +130,9 @@ struct t1 {
 void bt_t1_classify(struct bt_t1 *t);
 const struct t1_desc *bt_t1_desc(const struct bt_t1 *t, bt_fn fn);
 
-/* t1_mem.c: guest register index to host register, -1: in memory. */
+/* t1_fixed.c: emit the fixed parts at the start of the code memory; returns where free memory begins. */
+uint32_t bt_t1_fixed(struct bt_t1 *t);
+/* Guest register index to host register, -1: in memory. */
 extern const int8_t t1_host[16];
 
 /* t1_ops.c: emit the present operation; false: not possible (then nothing was emitted). */

@@ -18,7 +18,7 @@ KERNEL = 'linux-image-cloud-amd64'
 QEMU = 'qemu-system-x86_64'
 ENGINES = ('kvm', 'bt', 'interp')
 MEMORY_MIB = 1024
-ROW_SECONDS = 120 # a row that takes longer hangs
+ROW_SECONDS = 180 # a row that takes longer hangs
 BOOT_SECONDS = 120
 CFLAGS = ['-std=gnu17', '-D_GNU_SOURCE', '-O2', '-fno-tree-vectorize', '-ffp-contract=off', '-Wall', '-Wextra', '-Wconversion',
           '-Wno-sign-conversion', '-Wshadow', '-Wmissing-prototypes', '-Werror', '-static', '-pthread']

@@ -25,8 +25,54 @@ CFLAGS = ['-std=gnu17', '-D_GNU_SOURCE', '-O2', '-fno-tree-vectorize', '-ffp-con
 INIT = re.compile('CAISSON-INIT') # a firmware may have left escape sequences before it
 MARK = re.compile(r'^CAISSON-(BEGIN|END|ROW|STATUS|WAITS|DONE|TROUBLE) ?(.*?)\r?$', re.M)
 
-# One row of one boot: milliseconds (or MiB), by the host's clock and by the guest's own; sum of what was computed; or why not.
-Result = collections.namedtuple('Result', 'value guest sum error', defaults=(None, None, None, None))
+# One row of one boot: milliseconds (or MiB) by the host's clock, by the guest's own, and of host CPU; sum of what was computed; or
+# why not.
+Result = collections.namedtuple('Result', 'value guest cpu sum error', defaults=(None, None, None, None, None))
+
+
+class Machine(vm.Vm):
+    """A started guest or program, whose output is kept with the time and the CPU time at which each piece came."""
+
+    def __init__(self, subject, arguments, program):
+        self.subject = subject
+        self.pid = None
+        self.used = []
+        super().__init__(arguments, program=program)
+
+    def main_pid(self):
+        """The process that does the work: the program itself, or the CLI's child once there is one."""
+        if self.pid is None:
+            self.pid = self.vmm_pid() if self.subject in ENGINES else self.process.pid
+        return self.pid
+
+    def cpu_ms(self):
+        """Of all threads that live, by the scheduler's own count."""
+        total = 0
+        try:
+            for task in os.scandir(f'/proc/{self.main_pid()}/task'):
+                with open(os.path.join(task.path, 'schedstat'), encoding='ascii') as f:
+                    total += int(f.read().split()[0])
+        except (OSError, vm.Failure):
+            return None
+        return total / 1e6
+
+    def _read(self, fd):
+        while True:
+            data = os.read(fd, 65536)
+            now = time.monotonic() - self.began
+            if not data:
+                return
+            cpu = None if self.subject == 'bare' else self.cpu_ms()
+            with self.lock:
+                self.times.append((len(self.output), now))
+                self.used.append(cpu)
+                self.output += data.decode('utf-8', 'replace')
+                self.lock.notify_all()
+
+    def at(self, offset):
+        """(ms since the start, CPU ms or None) when the character at this offset of the output arrived."""
+        index = bisect.bisect_right(self.times, offset, key=lambda pair: pair[0]) - 1
+        return self.times[index][1] * 1000, self.used[index]
 
 
 class Place:
@@ -126,12 +172,6 @@ def guest_command(place, subject, rows, cpus, devices, scale, port):
     return [vm.CAISSON, 'vm', 'run'], arguments
 
 
-def time_at(machine, offset):
-    """When the character at this offset of the output arrived, in ms since the start."""
-    index = bisect.bisect_right(machine.times, offset, key=lambda pair: pair[0]) - 1
-    return machine.times[index][1] * 1000
-
-
 def read_marks(machine):
     """{row: Result} of what the output says so far, the row that is running now (or None), and all words that were said."""
     results, began, ended, said = {}, {}, {}, []
@@ -141,15 +181,19 @@ def read_marks(machine):
         said.append(word)
         row, _, rest = text.partition(' ')
         if word == 'BEGIN':
-            began[row] = time_at(machine, match.start())
+            began[row] = machine.at(match.start())
             running = row
         elif word == 'END':
-            ended[row] = time_at(machine, match.start())
+            ended[row] = machine.at(match.start())
         elif word == 'ROW':
             running = None
-            good = re.fullmatch(r'ok sum=(\w+) ns=(\d+) count=\d+', rest)
+            good = re.fullmatch(r'ok sum=(\w+) ns=(\d+) cpu=(\d+)', rest)
             if good and row in ended:
-                results[row] = Result(ended[row] - began[row], int(good.group(2)) / 1e6, good.group(1))
+                (begin, cpu_begin), (end, cpu_end) = began[row], ended[row]
+                # On the bare machine the program knows best, as it knows its children.
+                cpu = int(good.group(3)) / 1e6 if machine.subject == 'bare' else \
+                    cpu_end - cpu_begin if cpu_begin is not None and cpu_end is not None else None
+                results[row] = Result(end - begin, int(good.group(2)) / 1e6, cpu, good.group(1))
             else:
                 results[row] = Result(error=rest.removeprefix('FAIL ') if rest else 'its line makes no sense')
         elif word == 'STATUS' and row not in results:
@@ -158,9 +202,9 @@ def read_marks(machine):
     return results, running, said
 
 
-def memory_beside_ram(subject, machine):
+def memory_beside_ram(machine):
     """MiB of the VMM's resident memory that is not guest RAM (by PSS), from /proc/PID/smaps."""
-    pid = machine.process.pid if subject == 'tcg' else machine.vmm_pid()
+    pid = machine.main_pid()
     other = ram = ram_size = 0
     with open(f'/proc/{pid}/smaps', encoding='utf-8') as f:
         for line in f:
@@ -170,7 +214,7 @@ def memory_beside_ram(subject, machine):
             elif line.startswith('Size:'):
                 size = int(line.split()[1]) >> 10
                 # QEMU's RAM has no name; nothing else of it is as big as the guest.
-                is_ram = 'guest-ram' in name if subject != 'tcg' else not name and size >= MEMORY_MIB
+                is_ram = 'guest-ram' in name if machine.subject != 'tcg' else not name and size >= MEMORY_MIB
                 ram_size += size if is_ram else 0
             elif line.startswith('Pss:'):
                 if is_ram:
@@ -182,7 +226,7 @@ def memory_beside_ram(subject, machine):
     return other / 1024
 
 
-def follow(subject, machine, rows):
+def follow(machine, rows):
     """Wait until the guest is done or hangs; returns {row: Result} of the rows that it came to."""
     memory = None
     deadline, known = time.monotonic() + BOOT_SECONDS, 0
@@ -193,7 +237,7 @@ def follow(subject, machine, rows):
         if len(said) > known:
             deadline, known = time.monotonic() + ROW_SECONDS, len(said)
         if 'WAITS' in said and memory is None:
-            memory = Result(memory_beside_ram(subject, machine))
+            memory = Result(memory_beside_ram(machine))
             machine.type('\n')
         ended = machine.process.poll() is not None and not machine.thread.is_alive()
         if ended or 'DONE' in said or time.monotonic() > deadline:
@@ -214,12 +258,12 @@ def run_guest(place, subject, rows, cpus=1, devices=False, scale=100, port=0):
     first = True
     while left or first:
         program, arguments = guest_command(place, subject, left, cpus, devices, scale, port)
-        machine = vm.Vm(arguments, program=program)
+        machine = Machine(subject, arguments, program)
         try:
-            found = follow(subject, machine, left)
+            found = follow(machine, left)
             init = INIT.search(machine.output)
             if first:
-                results['boot'] = Result(time_at(machine, init.start())) if init else \
+                results['boot'] = Result(*machine.at(init.start())[:1], cpu=machine.at(init.start())[1]) if init else \
                     Result(error=f'no init; last words: {machine.output.strip().splitlines()[-1:]}')
             if init and 'DONE' in read_marks(machine)[2]:
                 machine.process.wait(30)
@@ -247,7 +291,7 @@ def run_bare(place, rows, scale=100, port=0):
         if row in ('boot', 'memory'):
             continue
         arguments = ['--tmp', '/dev/shm', '--disk', disk, '--script', place.script, '--scale', str(scale), '--peer', f'127.0.0.1:{port or 1}']
-        machine = vm.Vm([*arguments, *(['--root', place.tree] if place.tree else []), row], program=[place.program])
+        machine = Machine('bare', [*arguments, *(['--root', place.tree] if place.tree else []), row], [place.program])
         try:
             machine.wait(ROW_SECONDS)
             results[row] = read_marks(machine)[0].get(row, Result(error=machine.output.strip() or 'no result'))

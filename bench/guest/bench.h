@@ -21,7 +21,7 @@ struct bench {
     const char *script;  /* python's */
     const char *address; /* of the peer, IPv4 */
     uint16_t port;
-    uint64_t began_ns, took_ns;
+    uint64_t began_ns, took_ns, began_cpu_ns, took_cpu_ns;
     char why[160]; /* of a failure */
 };
 

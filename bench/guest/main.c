@@ -1,7 +1,7 @@
 /* The benchmark's program: caisson-bench [OPTION...] ROW...     (--help)
  * Lines of standard output, each by one write, so that a console shows them whole:
  *     CAISSON-BEGIN row     CAISSON-END row
- *     CAISSON-ROW row ok sum=HEX ns=N count=N        or        CAISSON-ROW row FAIL why
+ *     CAISSON-ROW row ok sum=HEX ns=N cpu=N        or        CAISSON-ROW row FAIL why
  * Exit code: 0, 1 if a row failed, 2 for wrong usage. */
 #include "bench.h"
 
@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -70,16 +71,30 @@ static void say(const char *format, ...)
     }
 }
 
+/* CPU time of this process and of its children that are over. */
+static uint64_t cpu_ns(void)
+{
+    struct timespec t;
+    struct rusage children;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    getrusage(RUSAGE_CHILDREN, &children);
+    uint64_t us = (uint64_t)children.ru_utime.tv_usec + (uint64_t)children.ru_stime.tv_usec;
+    return (uint64_t)(t.tv_sec + children.ru_utime.tv_sec + children.ru_stime.tv_sec) * 1000000000 +
+           (uint64_t)t.tv_nsec + us * 1000;
+}
+
 void bench_begin(struct bench *b)
 {
     say("CAISSON-BEGIN %s\n", b->row);
     tcdrain(STDOUT_FILENO); /* the line itself is no part of the row; not a terminal: nothing to wait for */
+    b->began_cpu_ns = cpu_ns();
     b->began_ns = now_ns();
 }
 
 void bench_end(struct bench *b)
 {
     b->took_ns = now_ns() - b->began_ns;
+    b->took_cpu_ns = cpu_ns() - b->began_cpu_ns;
     say("CAISSON-END %s\n", b->row);
 }
 
@@ -118,8 +133,8 @@ static bool run_row(struct bench *b, const char *name, uint64_t percent)
         b->count = rows[i].count * percent / 100;
         b->count += !b->count;
         if (rows[i].run(b, &sum)) {
-            say("CAISSON-ROW %s ok sum=%016llx ns=%llu count=%llu\n", name, (unsigned long long)sum,
-                (unsigned long long)b->took_ns, (unsigned long long)b->count);
+            say("CAISSON-ROW %s ok sum=%016llx ns=%llu cpu=%llu\n", name, (unsigned long long)sum,
+                (unsigned long long)b->took_ns, (unsigned long long)b->took_cpu_ns);
             return true;
         }
         say("CAISSON-ROW %s FAIL %s\n", name, b->why);

@@ -144,10 +144,10 @@ bool row_pipe(struct bench *b, uint64_t *ret_sum)
              read(back[0], &value, sizeof value) == sizeof value;
         value = bench_fold(value, 2);
     }
-    bench_end(b);
     close(there[1]);
     close(back[0]);
     waitpid(child, NULL, 0);
+    bench_end(b);
     for (uint64_t i = 0; i < b->count; i++) {
         expected = bench_fold(bench_fold(expected, 1), 2);
     }

@@ -135,6 +135,9 @@ uint32_t bt_t1_fixed(struct bt_t1 *t);
 /* Guest register index to host register, -1: in memory. */
 extern const int8_t t1_host[16];
 
+/* t1_gen.c: emit the translation of b for s->rip and s->ctx into s->e and fill in the entrances of t; false: no room. */
+bool bt_t1_generate(struct t1 *s, const struct bt_block *b, struct bt_trans *t);
+
 /* t1_ops.c: emit the present operation; false: not possible (then nothing was emitted). */
 bool bt_t1_op(struct t1 *s, const struct t1_desc *d);
 

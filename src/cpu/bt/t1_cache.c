@@ -1,30 +1,63 @@
-/* Translations and the memory that they live in: making one of a block, connecting them, forgetting all. Ordinary code;
- * it must not know instructions, which are t1_gen.c's. */
+/* Translations and the memory that they live in: making one of a block, its check that the code is unchanged,
+ * connecting translations, forgetting all. Ordinary code; it must not know instructions, which are t1_gen.c's. */
+#include <string.h>
+
 #include "cpu/bt/t1_priv.h"
 
-/* What was written through one mapping is going to be executed through another: the SDM wants a serialising instruction
- * between, and IRET is the one that a hypervisor does not trap. */
-static void t1_serialise(void)
+/* Content-checked: compare all bytes of the block. Every comparison but the last jumps to the jump behind the last. */
+static uint32_t t1_check_bytes(struct t1 *s, const struct bt_block *b)
 {
-    unsigned long tmp, sp;
+    uint32_t jumps[BT_BLOCK_OPS_MAX * 15 / 8 + 3], n = 0;
+    const uint8_t *snap = b->snap;
+    struct bt_emit *e = &s->e;
 
-    __asm__ volatile("movq %%rsp, %[sp]\n\t"
-                     "leaq -128(%%rsp), %%rsp\n\t"
-                     "pushq $0x202\n\t" /* with NT set, which a test may have left so, IRET would fault */
-                     "popfq\n\t"
-                     "movl %%ss, %k[tmp]\n\t"
-                     "pushq %[tmp]\n\t"
-                     "pushq %[sp]\n\t"
-                     "pushq $0x202\n\t"
-                     "movl %%cs, %k[tmp]\n\t"
-                     "pushq %[tmp]\n\t"
-                     "leaq 1f(%%rip), %[tmp]\n\t"
-                     "pushq %[tmp]\n\t"
-                     "iretq\n"
-                     "1:"
-                     : [tmp] "=&r"(tmp), [sp] "=&r"(sp)
-                     :
-                     : "memory", "cc");
+    bt_emit_const(e, T1_P, (uint64_t)(uintptr_t)b->host[0]);
+    for (unsigned at = 0, size; at < b->bytes[0]; at += size) {
+        uint64_t v = 0;
+
+        for (size = 8; size > b->bytes[0] - at; size /= 2) {
+        }
+        if (at > 0)
+            jumps[n++] = bt_emit_jump(e, 5);
+        memcpy(&v, snap + at, size);
+        if (size == 8) {
+            bt_emit_const(e, T1_A, v);
+            bt_emit_ins(e, 8, 0x39, T1_A, bt_x_mem(T1_P, (int32_t)at));
+        } else {
+            bt_emit_ins(e, size, size == 1 ? 0x80 : 0x81, 7, bt_x_mem(T1_P, (int32_t)at));
+            bt_emit_imm(e, size, v);
+        }
+    }
+    for (unsigned i = 0; i < n; i++)
+        bt_emit_target(e, jumps[i], e->pos);
+    return bt_emit_jump(e, 5);
+}
+
+void bt_t1_check(struct t1 *s, const struct bt_block *b, struct bt_trans *t)
+{
+    struct bt_emit *e = &s->e;
+
+    if (b->snap) {
+        t->stale = t1_check_bytes(s, b);
+        return;
+    }
+    bt_emit_const(e, T1_A, (uint64_t)(uintptr_t)b->gen_ptr[0]);
+    bt_emit_ins(e, 4, 0x81, 7, bt_x_mem(T1_A, 0));
+    bt_emit_u32(e, b->gen[0]);
+    t->stale = bt_emit_jump_aligned(e, 5);
+}
+
+void bt_t1_out_check(struct t1 *s, const struct bt_block *b, struct bt_trans *t)
+{
+    bt_emit_target(&s->e, t->stale, s->e.pos);
+    if (b->snap) {
+        /* The old bytes may come back: connected to its successor, the two could send control back and forth. */
+        t->stale = 0;
+    } else {
+        bt_emit_const(&s->e, T1_A, (uint64_t)(uintptr_t)t);
+        bt_emit_ins(&s->e, 8, 0x89, T1_A, t1_state(T1_OFF(t1_stale)));
+    }
+    t1_leave_at(s, t->rip);
 }
 
 struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b)
@@ -33,7 +66,7 @@ struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b)
     struct bt_trans *t = &m->trans[m->n_trans];
     struct t1 s = { .c = c, .t = m, .ctx = c->ctx, .rip = c->r[BT_RIP], .fl = T1_FL_MEM };
 
-    if (c->mode != BT_MODE_64 || c->ctx >= BT_CTX_FETCH || b == &c->cache->single || b->crossing)
+    if (c->mode != BT_MODE_64 || c->ctx >= BT_CTX_FETCH || b == &c->front->single || b->crossing)
         return NULL;
     s.e = (struct bt_emit){ .buf = m->rw, .pos = m->used, .end = m->used + T1_RESERVE };
     *t = (struct bt_trans){ .rip = s.rip, .gpa = b->gpa, .ctx = s.ctx };
@@ -41,28 +74,26 @@ struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b)
         return NULL;
     m->used = (s.e.pos + 15) & ~15U;
     m->n_trans++;
-    t->next = b->trans;
-    b->trans = t;
+    t->next = atomic_load_explicit(&b->trans, memory_order_relaxed);
+    atomic_store_explicit(&b->trans, t, memory_order_release);
     c->stat[BT_STAT_T1_TRANS]++;
-    t1_serialise();
+    bt_serialise();
     return t;
 }
 
-bool bt_t1_full(const struct bt_vcpu *c)
+bool bt_t1_full(const struct bt_t1 *t)
 {
-    return c->t1->used > T1_ARENA - 2 * T1_RESERVE || c->t1->n_trans == T1_TRANS_MAX;
+    return t->used + T1_RESERVE > t->end || t->n_trans == T1_TRANS_MAX;
 }
 
-void bt_t1_reset(struct bt_vcpu *c)
+void bt_t1_reset(struct bt_t1 *t)
 {
-    c->t1->used = c->t1->first;
-    c->t1->n_trans = 0;
-    c->t1_link = 0;
-    c->t1_stale = NULL;
-    for (unsigned i = 0; i < BT_CTX_FETCH * BT_JC_SIZE; i++)
-        c->jc[i / BT_JC_SIZE][i % BT_JC_SIZE] = (struct bt_jce){ 0 };
+    t->used = t->first;
+    t->n_trans = 0;
 }
 
+/* Other vCPUs may be executing what is changed here: each sees the old displacement or the new one, and both are right.
+ * Two vCPUs may do the same at once; the last one wins. */
 void bt_t1_connect(struct bt_vcpu *c, const struct bt_trans *t)
 {
     struct bt_emit e = { .buf = c->t1->rw, .end = T1_ARENA };
@@ -71,15 +102,14 @@ void bt_t1_connect(struct bt_vcpu *c, const struct bt_trans *t)
 
     c->t1_stale = NULL;
     c->t1_link = 0;
-    if (old && old != t && old->rip == t->rip && old->gpa == t->gpa && old->ctx == t->ctx) {
-        e.pos = old->near;
-        bt_emit_jump_to(&e, BT_JMP, t->near);
-        c->stat[BT_STAT_T1_STALE]++;
+    if (old && old != t && old->stale && old->rip == t->rip && old->gpa == t->gpa && old->ctx == t->ctx) {
+        if (bt_emit_retarget(&e, old->stale, t->near))
+            c->stat[BT_STAT_T1_STALE]++;
     } else if (link) {
-        bt_emit_target(&e, link & ~T1_LINK_NEAR, link & T1_LINK_NEAR ? t->near : t->entry);
-        c->stat[BT_STAT_T1_LINK]++;
+        if (bt_emit_retarget(&e, link & ~T1_LINK_NEAR, link & T1_LINK_NEAR ? t->near : t->entry))
+            c->stat[BT_STAT_T1_LINK]++;
     } else {
         return;
     }
-    t1_serialise();
+    bt_serialise();
 }

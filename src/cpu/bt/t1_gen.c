@@ -96,10 +96,10 @@ void t1_slow_jump(struct t1 *s, int cc)
 
 void t1_exit_to(struct t1 *s, int cc, uint64_t target)
 {
-    s->exits[s->n_exits++] = (struct t1_exit){ .jump = bt_emit_jump(&s->e, cc), .target = target };
+    s->exits[s->n_exits++] = (struct t1_exit){ .jump = bt_emit_jump_aligned(&s->e, cc), .target = target };
 }
 
-static void t1_leave_at(struct t1 *s, uint64_t rip)
+void t1_leave_at(struct t1 *s, uint64_t rip)
 {
     bt_emit_const(&s->e, T1_A, rip);
     bt_emit_ins(&s->e, 8, 0x89, T1_A, t1_state(T1_OFF(r[BT_RIP])));
@@ -291,10 +291,7 @@ static void t1_head(struct t1 *s, const struct bt_block *b, struct bt_trans *t)
     bt_emit_ins(e, 8, 0x3b, T1_A, t1_state(at + (int32_t)offsetof(struct bt_tlbe, gpa)));
     s->map_jumps[1] = bt_emit_jump(e, 5);
     t->near = e->pos;
-    bt_emit_const(e, T1_A, (uint64_t)(uintptr_t)b->gen_ptr[0]); /* 5 bytes or more: bt_t1_connect writes over it */
-    bt_emit_ins(e, 4, 0x81, 7, bt_x_mem(T1_A, 0));
-    bt_emit_u32(e, b->gen[0]);
-    s->stale_jump = bt_emit_jump(e, 5);
+    bt_t1_check(s, b, t);
     bt_emit_ins(e, 4, 0x83, 7, t1_state(T1_OFF(events)));
     bt_emit_u8(e, 0);
     s->event_jump = bt_emit_jump(e, 5);
@@ -303,15 +300,12 @@ static void t1_head(struct t1 *s, const struct bt_block *b, struct bt_trans *t)
     bt_emit_u8(e, (uint8_t)b->n_ops);
 }
 
-static void t1_out_head(struct t1 *s, const struct bt_trans *t)
+static void t1_out_head(struct t1 *s, const struct bt_block *b, struct bt_trans *t)
 {
     bt_emit_target(&s->e, s->map_jumps[0], s->e.pos);
     bt_emit_target(&s->e, s->map_jumps[1], s->e.pos);
     t1_leave_at(s, t->rip);
-    bt_emit_target(&s->e, s->stale_jump, s->e.pos);
-    bt_emit_const(&s->e, T1_A, (uint64_t)(uintptr_t)t);
-    bt_emit_ins(&s->e, 8, 0x89, T1_A, t1_state(T1_OFF(t1_stale)));
-    t1_leave_at(s, t->rip);
+    bt_t1_out_check(s, b, t);
     bt_emit_target(&s->e, s->event_jump, s->e.pos);
     bt_emit_const(&s->e, T1_A, t->rip);
     bt_emit_jump_to(&s->e, BT_CALL, s->t->event);
@@ -361,6 +355,6 @@ bool bt_t1_generate(struct t1 *s, const struct bt_block *b, struct bt_trans *t)
         t1_out_slow(s, &s->slows[i]);
     for (unsigned i = 0; i < s->n_notes; i++)
         t1_out_note(s, &s->notes[i]);
-    t1_out_head(s, t);
+    t1_out_head(s, b, t);
     return !s->e.full;
 }

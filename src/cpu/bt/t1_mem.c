@@ -39,7 +39,7 @@ static int t1_map(struct bt_t1 *t)
     return 0;
 }
 
-int bt_t1_new(struct bt_vcpu *c, struct bt_t1 **ret)
+int bt_t1_new(uint32_t code_bytes, struct bt_t1 **ret)
 {
     struct bt_t1 *t = calloc(1, sizeof(*t));
     int r;
@@ -51,9 +51,9 @@ int bt_t1_new(struct bt_vcpu *c, struct bt_t1 **ret)
         bt_t1_free(t);
         return r;
     }
+    t->end = code_bytes;
     t->first = t->used = bt_t1_fixed(t);
     bt_t1_classify(t);
-    c->log_dirty = &c->vm->mem->log_dirty;
     *ret = t;
     return 0;
 }

@@ -71,7 +71,7 @@ struct t1_desc {
 struct bt_t1 {
     const uint8_t *rx;                                         /* executable view of the arena */
     uint8_t *rw;                                               /* the same pages, writable */
-    uint32_t used, first;                                      /* bytes in use; by the fixed parts alone */
+    uint32_t used, first, end;                                 /* bytes in use; by the fixed parts alone; to be used */
     uint32_t enter, leave, event, note, callout[BT_CTX_FETCH]; /* offsets of the fixed parts */
     uint32_t n_trans;
     struct bt_trans *trans;         /* T1_TRANS_MAX */
@@ -123,7 +123,7 @@ struct t1 {
     struct t1_note notes[T1_SLOW_MAX];
     struct t1_exit exits[4];
     unsigned n_slow, n_notes, n_exits;
-    uint32_t map_jumps[2], stale_jump, event_jump, event_back;
+    uint32_t map_jumps[2], event_jump, event_back;
 };
 
 /* t1_class.c */
@@ -135,8 +135,15 @@ uint32_t bt_t1_fixed(struct bt_t1 *t);
 /* Guest register index to host register, -1: in memory. */
 extern const int8_t t1_host[16];
 
-/* t1_gen.c: emit the translation of b for s->rip and s->ctx into s->e and fill in the entrances of t; false: no room. */
+/* t1_gen.c: emit the translation of b for s->rip and s->ctx into s->e and fill in the entrances of t; false: no room.
+ */
 bool bt_t1_generate(struct t1 *s, const struct bt_block *b, struct bt_trans *t);
+
+/* t1_cache.c: the part of the head that leaves (t->stale) where the code is not what it was; uses rax, r11 and the
+ * host's flags. And where it goes then: out, with t in c->t1_stale, until there is a newer translation to go on in. */
+void bt_t1_check(struct t1 *s, const struct bt_block *b, struct bt_trans *t);
+void bt_t1_out_check(struct t1 *s, const struct bt_block *b, struct bt_trans *t);
+void t1_leave_at(struct t1 *s, uint64_t rip); /* t1_gen.c: leave to the run loop, at rip; uses rax */
 
 /* t1_ops.c: emit the present operation; false: not possible (then nothing was emitted). */
 bool bt_t1_op(struct t1 *s, const struct t1_desc *d);

@@ -13,8 +13,8 @@
 #include "cpu/bt/emit.h"
 #include "cpu/bt/t1.h"
 
-#define T1_ARENA (16U << 20)
-#define T1_TRANS_MAX BLOCK_MAX
+#define T1_ARENA (14U << 20)
+#define T1_TRANS_MAX (48U << 10)
 /* More than the translation of one block needs. */
 #define T1_RESERVE (64U << 10)
 

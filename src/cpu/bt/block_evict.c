@@ -23,6 +23,7 @@ static void evict_reset(struct bt_vm *vm)
 {
     struct bt_cache *cache = vm->cache;
 
+    vm->stat_evictions += cache->n_blocks > 0;
     for (unsigned i = 0; i < BLOCK_HASH; i++)
         atomic_store_explicit(&cache->hash[i], NULL, memory_order_relaxed);
     cache->n_blocks = 0;
@@ -33,7 +34,6 @@ static void evict_reset(struct bt_vm *vm)
     bt_stubs_reset(vm->stubs);
     if (vm->t1)
         bt_t1_reset(vm->t1);
-    vm->stat_evictions++;
 }
 
 static bool evict_all_outside(const struct bt_vm *vm)

@@ -206,6 +206,19 @@ void bt_write_slow(struct bt_vcpu *c, unsigned ctx, uint64_t lin, const void *bu
     mmu_breakpoints(c, lin, size, true);
 }
 
+/* Loops inside a translation look at events only: let them go through a head, which looks at the generation. */
+static void mmu_code_changed(struct bt_vcpu *c)
+{
+    unsigned n = atomic_load_explicit(&c->vm->n_vcpus, memory_order_relaxed);
+
+    for (unsigned i = 0; n > 1 && i < c->vm->max_vcpus; i++) {
+        struct bt_vcpu *v = c->vm->vcpus[i];
+
+        if (v && v != c)
+            atomic_fetch_or(&v->events, BT_EV_CODE);
+    }
+}
+
 /* A write to bytes that some vCPU has decoded: end this vCPU's block where the generation moved. */
 static void mmu_note(struct bt_vcpu *c, struct mem_region *r, uint64_t page, unsigned off, unsigned size)
 {
@@ -215,6 +228,7 @@ static void mmu_note(struct bt_vcpu *c, struct mem_region *r, uint64_t page, uns
     if (atomic_load_explicit(&r->code_gen[page], memory_order_relaxed) != gen) {
         c->op_end = NULL;
         c->stat[BT_STAT_SMC]++;
+        mmu_code_changed(c);
     }
 }
 

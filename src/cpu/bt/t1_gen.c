@@ -128,7 +128,7 @@ static void exit_add(struct t1 *s, int cc, uint64_t target, bool near)
     struct t1_exit *x = &s->exits[s->n_exits++];
 
     *x = (struct t1_exit){ .target = target, .near = near, .from_host = !(s->fl & T1_FL_IMG) };
-    x->jump = bt_emit_jump(&s->e, cc);
+    x->jump = bt_emit_jump_aligned(&s->e, cc);
     if (s->n_exits == ARRAY_SIZE(s->exits)) {
         s->n_exits--;
         s->e.full = true;
@@ -148,7 +148,7 @@ static bool node_fl_ok(const struct t1 *s, const struct t1_node *n)
 
 void t1_goto(struct t1 *s, int cc, uint64_t target)
 {
-    struct t1_node *n = bt_t1_node_at(s, target);
+    struct t1_node *n = s->sealed ? NULL : bt_t1_node_at(s, target);
 
     if (!n) {
         exit_add(s, cc, target, ((target ^ s->page) & ~(MEM_PAGE_SIZE - 1)) == 0);
@@ -231,7 +231,7 @@ static void out_exit(struct t1 *s, const struct t1_exit *x)
     bt_emit_target(&s->e, x->jump, s->e.pos);
     if (x->from_host) { /* the jump that gets chained is the one behind */
         fl_save(s);
-        jump = bt_emit_jump(&s->e, BT_JMP);
+        jump = bt_emit_jump_aligned(&s->e, BT_JMP);
         bt_emit_target(&s->e, jump, s->e.pos);
     }
     bt_emit_ins(&s->e, 4, 0xc7, 0, t1_state(T1_OFF(t1_link)));
@@ -268,10 +268,7 @@ static void head(struct t1 *s, struct t1_node *n)
     bt_emit_ins(e, 8, 0x3b, T1_P, t1_state(at + (int32_t)offsetof(struct bt_tlbe, gpa)));
     n->map_jumps[1] = bt_emit_jump(e, 5);
     n->t->near = e->pos;
-    bt_emit_const(e, T1_P, (uint64_t)(uintptr_t)b->gen_ptr[0]); /* 5 bytes or more: bt_t1_connect writes over it */
-    bt_emit_ins(e, 4, 0x81, 7, bt_x_mem(T1_P, 0));
-    bt_emit_u32(e, b->gen[0]);
-    n->stale_jump = bt_emit_jump(e, 5);
+    bt_t1_check(s, b, n->t);
     if (!n->loop) {
         bt_emit_ins(e, 4, 0x83, 7, t1_state(T1_OFF(events)));
         bt_emit_u8(e, 0);
@@ -298,10 +295,7 @@ static void out_head(struct t1 *s, const struct t1_node *n)
     bt_emit_target(&s->e, n->map_jumps[0], s->e.pos);
     bt_emit_target(&s->e, n->map_jumps[1], s->e.pos);
     t1_leave_at(s, n->rip);
-    bt_emit_target(&s->e, n->stale_jump, s->e.pos);
-    bt_emit_const(&s->e, T1_P, (uint64_t)(uintptr_t)n->t);
-    bt_emit_ins(&s->e, 8, 0x89, T1_P, t1_state(T1_OFF(t1_stale)));
-    t1_leave_at(s, n->rip);
+    bt_t1_out_check(s, n->b, n->t);
     out_event(s, n, n->event_jump, n->event_back);
 }
 
@@ -409,136 +403,9 @@ static void emit_out_of_line(struct t1 *s)
         out_head(s, &s->nodes[i]);
 }
 
-static void add_traps(struct t1 *s)
+bool bt_t1_generate(struct t1 *s)
 {
-    struct bt_t1 *m = s->t;
-    uint32_t n = atomic_load_explicit(&m->n_traps, memory_order_relaxed);
-
-    for (unsigned i = 0; i < s->n_traps; i++)
-        m->traps[n++] = (struct t1_trap){ .at = s->traps[i].at, .to = s->traps[i].slow->at };
-    atomic_store_explicit(&m->n_traps, n, memory_order_release);
-}
-
-/* What was written through one mapping is going to be executed through another: the SDM wants a serialising instruction
- * between, and IRET is the one that a hypervisor does not trap. */
-static void t1_serialise(void)
-{
-    unsigned long tmp, sp;
-
-    __asm__ volatile("movq %%rsp, %[sp]\n\t"
-                     "leaq -128(%%rsp), %%rsp\n\t"
-                     "pushq $0x202\n\t" /* with NT set, which a test may have left so, IRET would fault */
-                     "popfq\n\t"
-                     "movl %%ss, %k[tmp]\n\t"
-                     "pushq %[tmp]\n\t"
-                     "pushq %[sp]\n\t"
-                     "pushq $0x202\n\t"
-                     "movl %%cs, %k[tmp]\n\t"
-                     "pushq %[tmp]\n\t"
-                     "leaq 1f(%%rip), %[tmp]\n\t"
-                     "pushq %[tmp]\n\t"
-                     "iretq\n"
-                     "1:"
-                     : [tmp] "=&r"(tmp), [sp] "=&r"(sp)
-                     :
-                     : "memory", "cc");
-}
-
-/* A translation for each node that can be entered, from the free ones. */
-static void trans_take(struct t1 *s)
-{
-    struct bt_t1 *m = s->t;
-
-    for (unsigned i = 0; i < s->n_nodes; i++) {
-        struct t1_node *n = &s->nodes[i];
-
-        n->t = &m->trans[m->n_trans + i];
-        *n->t = (struct bt_trans){ .rip = n->rip, .gpa = n->b->gpa, .ctx = s->ctx };
-    }
-}
-
-static const struct bt_trans *trans_publish(struct t1 *s, uint64_t rip)
-{
-    const struct bt_trans *ret = NULL;
-    struct bt_t1 *m = s->t;
-
-    for (unsigned i = 0; i < s->n_nodes; i++) {
-        struct t1_node *n = &s->nodes[i];
-
-        if (n->headless)
-            continue;
-        n->t->next = n->b->trans;
-        n->b->trans = n->t;
-        if (n->rip == rip)
-            ret = n->t;
-    }
-    m->n_trans += s->n_nodes;
-    m->used = (s->e.pos + 15) & ~15U;
-    return ret;
-}
-
-const struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b)
-{
-    struct bt_t1 *m = c->t1;
-    struct t1 *s = m->work;
-
-    if (c->mode != BT_MODE_64 || c->ctx >= BT_CTX_FETCH || b == &c->cache->single || b->crossing)
-        return NULL;
-    memset(s, 0, offsetof(struct t1, nodes));
-    s->c = c;
-    s->t = m;
-    s->ctx = c->ctx;
-    s->rip = c->r[BT_RIP];
-    s->e = (struct bt_emit){ .buf = m->rw, .pos = m->used, .end = m->used + T1_RESERVE };
-    bt_t1_region(s, b);
-    trans_take(s);
     emit_region(s);
     emit_out_of_line(s);
-    if (s->e.full)
-        return NULL;
-    add_traps(s);
-    c->stat[BT_STAT_T1_TRANS]++;
-    t1_serialise();
-    return trans_publish(s, c->r[BT_RIP]);
-}
-
-bool bt_t1_full(const struct bt_vcpu *c)
-{
-    const struct bt_t1 *m = c->t1;
-
-    return m->used > T1_ARENA - 2 * T1_RESERVE || m->n_trans + T1_NODES_MAX > T1_TRANS_MAX ||
-           m->n_traps + T1_SLOW_MAX > T1_TRAPS_MAX || m->log != c->vm->mem->log_dirty;
-}
-
-void bt_t1_reset(struct bt_vcpu *c)
-{
-    c->t1->used = c->t1->first;
-    c->t1->n_trans = 0;
-    c->t1->n_traps = 0;
-    c->t1->log = c->vm->mem->log_dirty;
-    c->t1_link = 0;
-    c->t1_stale = NULL;
-    for (unsigned i = 0; i < BT_CTX_FETCH * BT_JC_SIZE; i++)
-        c->jc[i / BT_JC_SIZE][i % BT_JC_SIZE] = (struct bt_jce){ .rip = bt_jc_none(i % BT_JC_SIZE) };
-}
-
-void bt_t1_connect(struct bt_vcpu *c, const struct bt_trans *t)
-{
-    struct bt_emit e = { .buf = c->t1->rw, .end = T1_ARENA };
-    const struct bt_trans *old = c->t1_stale;
-    uint32_t link = c->t1_link;
-
-    c->t1_stale = NULL;
-    c->t1_link = 0;
-    if (old && old != t && old->rip == t->rip && old->gpa == t->gpa && old->ctx == t->ctx) {
-        e.pos = old->near;
-        bt_emit_jump_to(&e, BT_JMP, t->near);
-        c->stat[BT_STAT_T1_STALE]++;
-    } else if (link) {
-        bt_emit_target(&e, link & ~T1_LINK_NEAR, link & T1_LINK_NEAR ? t->near : t->entry);
-        c->stat[BT_STAT_T1_LINK]++;
-    } else {
-        return;
-    }
-    t1_serialise();
+    return !s->e.full;
 }

@@ -14,11 +14,11 @@
 #include "cpu/bt/emit.h"
 #include "cpu/bt/t1.h"
 
-#define T1_ARENA (16U << 20)
-#define T1_TRANS_MAX BLOCK_MAX
+#define T1_ARENA (14U << 20)
+#define T1_TRANS_MAX (96U << 10)
 /* More than one translation needs. */
 #define T1_RESERVE (256U << 10)
-#define T1_TRAPS_MAX (256U << 10)
+#define T1_TRAPS_MAX (128U << 10)
 
 enum { T1_A = 0, T1_I = 10, T1_P = 11, T1_T = 15, T1_HSP = 4 };
 
@@ -92,9 +92,9 @@ struct t1_trap {
 struct t1;
 
 struct bt_t1 {
-    const uint8_t *rx;                                             /* executable view of the arena */
-    uint8_t *rw;                                                   /* the same pages, writable */
-    uint32_t used, first;                                          /* bytes in use; by the fixed parts alone */
+    const uint8_t *rx;         /* executable view of the arena */
+    uint8_t *rw;               /* the same pages, writable */
+    uint32_t used, first, end; /* bytes in use; by the fixed parts alone; to be used */
     uint32_t enter, leave, event, note, fp, callout[BT_CTX_FETCH]; /* offsets of the fixed parts */
     uint32_t n_trans;
     _Atomic uint32_t n_traps;
@@ -102,7 +102,6 @@ struct bt_t1 {
     struct t1_trap *traps;          /* T1_TRAPS_MAX */
     struct t1 *work;                /* the translation being made */
     bool bmi2;                      /* of the host */
-    bool log;                       /* translations look at the dirty log */
     struct t1_desc descs[T1_DESCS]; /* hash table by fn */
 };
 
@@ -126,7 +125,6 @@ struct t1_slow {
 /* The way out of a store that may have hit code. */
 struct t1_note {
     uint32_t jumps[2], back;
-    unsigned n_jumps;
     uint64_t next_rip; /* where to leave to if the block became stale */
     bool dynamic;      /* that is in c->t1_target[0] */
     struct bt_x entry; /* the TLB entry */
@@ -161,7 +159,7 @@ struct t1_node {
     bool loop;       /* target of a backward jump: looks at c->events */
     bool dead;       /* overwrites all flags before anything can see them */
     bool headless;   /* relies on what was checked before it: not entered from outside */
-    uint32_t map_jumps[2], stale_jump, event_jump, event_back, loop_jump, loop_back;
+    uint32_t map_jumps[2], event_jump, event_back, loop_jump, loop_back;
 };
 
 /* A forward jump to a node that is not emitted yet. */
@@ -185,6 +183,7 @@ struct t1 {
     uint8_t ctx;
     uint8_t fl;           /* enum t1_fl */
     uint8_t fp_ok;        /* BT_FP_READY_* that were checked on the way here */
+    bool sealed;          /* nothing may be skipped at jumps inside: content-checked code */
     bool done;            /* control has left the straight line */
     struct bt_x x;        /* memory operand of the last probe */
     struct bt_x entry;    /* its TLB entry, valid until r10 changes */
@@ -211,6 +210,14 @@ const struct t1_desc *bt_t1_desc(const struct bt_t1 *t, bt_fn fn);
 uint32_t bt_t1_fixed(struct bt_t1 *t);
 /* Guest register index to host register, -1: in memory. */
 extern const int8_t t1_host[16];
+
+/* t1_gen.c: emit the translation of s->nodes into s->e and fill in the entrances; false: no room. */
+bool bt_t1_generate(struct t1 *s);
+
+/* t1_cache.c: the part of the head that leaves (t->stale) where the code is not what it was; uses r11, r15 and the
+ * host's flags. And where it goes then: out, with t in c->t1_stale, until there is a newer translation to go on in. */
+void bt_t1_check(struct t1 *s, const struct bt_block *b, struct bt_trans *t);
+void bt_t1_out_check(struct t1 *s, const struct bt_block *b, struct bt_trans *t);
 
 /* t1_region.c: the blocks around the one at c's rip that are translated together, into s->nodes in ascending order. */
 void bt_t1_region(struct t1 *s, struct bt_block *b);

@@ -162,13 +162,10 @@ void t1_note_store(struct t1 *s, unsigned size)
     bt_emit_ins(e, 8, 0x8b, T1_T, probe_member(s, offsetof(struct bt_tlbe, mask)));
     bt_emit_ins(e, 8, 0x83, 7, bt_x_mem(T1_T, 0));
     bt_emit_u8(e, 0);
-    n->jumps[n->n_jumps++] = bt_emit_jump(e, 5);
-    if (s->t->log) {
-        bt_emit_ins(e, 8, 0x8b, T1_T, t1_state(T1_OFF(log_dirty)));
-        bt_emit_ins(e, 1, 0x80, 7, bt_x_mem(T1_T, 0));
-        bt_emit_u8(e, 0);
-        n->jumps[n->n_jumps++] = bt_emit_jump(e, 5);
-    }
+    n->jumps[0] = bt_emit_jump(e, 5);
+    bt_emit_ins(e, 1, 0x80, 7, t1_state(T1_OFF(t1_log)));
+    bt_emit_u8(e, 0);
+    n->jumps[1] = bt_emit_jump(e, 5);
     n->back = e->pos;
 }
 
@@ -177,7 +174,7 @@ void t1_out_note(struct t1 *s, const struct t1_note *n)
 {
     struct bt_emit *e = &s->e;
 
-    for (unsigned i = 0; i < n->n_jumps; i++)
+    for (unsigned i = 0; i < 2; i++)
         bt_emit_target(e, n->jumps[i], e->pos);
     if (n->entry.base >= 0)
         bt_emit_ins(e, 8, 0x8d, T1_I, bt_x_mem(T1_I, n->entry.disp));

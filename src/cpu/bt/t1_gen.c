@@ -100,7 +100,8 @@ struct t1_slow *t1_slow_get(struct t1 *s)
         s->n_slow--;
     }
     s->slow = &s->slows[s->n_slow++];
-    *s->slow = (struct t1_slow){ .op = s->op, .rip = s->rip, .from_host = !(s->fl & T1_FL_IMG) };
+    *s->slow = (struct t1_slow){ .op = s->op, .rip = s->rip, .from_host = !(s->fl & T1_FL_IMG), .back_slot = -1 };
+    t1_pending_save(s, &s->slow->pending);
     return s->slow;
 }
 
@@ -154,7 +155,9 @@ void t1_goto(struct t1 *s, int cc, uint64_t target)
         exit_add(s, cc, target, ((target ^ s->page) & ~(MEM_PAGE_SIZE - 1)) == 0);
         return;
     }
-    if (n->pos != 0) { /* backwards: the loop pays for the image in line */
+    if (n->pos != 0) { /* backwards, or from a plain version: what the label wants is made in line */
+        if (n->fl & T1_FL_HOST)
+            t1_fl_host(s);
         if (!node_fl_ok(s, n))
             t1_fl_img(s);
         bt_emit_jump_to(&s->e, cc, n->pos);
@@ -179,8 +182,24 @@ void t1_leave_at(struct t1 *s, uint64_t rip)
     bt_emit_jump_to(&s->e, BT_JMP, s->t->leave);
 }
 
+void t1_alt_jump(struct t1 *s, int cc)
+{
+    struct t1_alt *a = &s->alts[s->n_alts];
+
+    if (s->n_alts == T1_ALTS_MAX) {
+        s->e.full = true;
+        return;
+    }
+    s->n_alts++;
+    a->i_node = s->i_node;
+    a->i_op = s->i_op;
+    t1_pending_save(s, &a->pending);
+    a->jump = bt_emit_jump(&s->e, cc);
+}
+
 void t1_callout(struct t1 *s, const struct bt_op *op, uint64_t rip)
 {
+    s->r10_group = -1;
     bt_emit_const(&s->e, T1_I, rip);
     bt_emit_const(&s->e, T1_P, (uint64_t)(uintptr_t)op);
     bt_emit_jump_to(&s->e, BT_CALL, s->t->callout[s->ctx]);
@@ -211,6 +230,7 @@ static void out_slow(struct t1 *s, struct t1_slow *w)
         bt_emit_ins(&s->e, 4, 0x0fb7, T1_A, t1_state(T1_OFF(t1_flags)));
     else if (w->from_host)
         fl_save(s);
+    t1_out_pending(s, &w->pending);
     t1_callout(s, w->op, w->rip);
     if (w->back == 0) {
         /* A handler that ends the block never comes back; if one should, the state is complete at the next one. */
@@ -221,6 +241,7 @@ static void out_slow(struct t1 *s, struct t1_slow *w)
         out_fp_again(s, w->back_fp_ok);
     if (w->host_flags)
         fl_load(s);
+    t1_group_reload(s, w->back_slot);
     bt_emit_jump_to(&s->e, BT_JMP, w->back);
 }
 
@@ -311,10 +332,17 @@ static void one(struct t1 *s)
             s->slows[i].back = s->e.pos;
             s->slows[i].host_flags = (s->fl & T1_FL_HOST) != 0;
             s->slows[i].back_fp_ok = s->fp_ok;
+            s->slows[i].back_slot = t1_group_slot(s);
         }
         return;
     }
     t1_fl_clobber(s);
+    if (s->pending) {
+        struct t1_pending pending;
+
+        t1_pending_save(s, &pending);
+        t1_out_pending(s, &pending);
+    }
     t1_callout(s, s->op, s->rip);
     s->fp_ok = 0;
     if (d->class == T1_NONE || s->op->flags & BT_OPF_END) { /* it may have changed anything: let the run loop look */
@@ -341,6 +369,7 @@ static void label(struct t1 *s, struct t1_node *n, bool fall)
     s->fl = n->fl;
     if (!inherit)
         s->fp_ok = 0;
+    n->in_fp = s->fp_ok;
     n->headless = s->fp_ok != 0;
 }
 
@@ -351,7 +380,9 @@ static void body(struct t1 *s, unsigned i_node)
     s->i_node = i_node;
     s->rip = n->rip;
     s->done = false;
+    bt_t1_groups(s, n);
     for (unsigned i = 0; i < n->n_ops && !s->done; i++) {
+        s->i_op = i;
         s->op = &n->b->ops[i];
         one(s);
         s->rip += s->op->len;
@@ -387,8 +418,86 @@ static void emit_region(struct t1 *s)
     }
 }
 
+/* From a plain version into the node behind: it may rely on what the other version has checked. */
+static void plain_fall(struct t1 *s, const struct t1_node *n)
+{
+    struct t1_node *next = bt_t1_node_at(s, s->rip);
+
+    if (next && next == n + 1 && next->in_fp)
+        out_fp_again(s, next->in_fp);
+    t1_goto(s, BT_JMP, s->rip);
+}
+
+/* The way into a plain version, which has come to the operation: pending stores, and the flags as they are there. */
+static void plain_entry(struct t1 *s, const struct t1_alt *a)
+{
+    bt_emit_target(&s->e, a->jump, s->e.pos);
+    t1_out_pending(s, &a->pending);
+    if (s->fl & T1_FL_HOST)
+        fl_load(s);
+}
+
+static void plain_entries(struct t1 *s, unsigned first)
+{
+    uint32_t over = 0;
+
+    for (unsigned k = first; k < s->n_alts; k++) {
+        const struct t1_alt *a = &s->alts[k];
+        uint32_t jump = 0;
+
+        if (a->i_node != s->i_node || a->i_op != s->i_op)
+            continue;
+        if (over == 0 && k != first) /* control comes from the operation before */
+            over = bt_emit_jump(&s->e, BT_JMP);
+        plain_entry(s, a);
+        if (k + 1 < s->n_alts && s->alts[k + 1].i_node == a->i_node && s->alts[k + 1].i_op == a->i_op)
+            jump = bt_emit_jump(&s->e, BT_JMP);
+        if (jump) {
+            plain_entry(s, &s->alts[k + 1]);
+            bt_emit_target(&s->e, jump, s->e.pos);
+            k++;
+        }
+    }
+    if (over)
+        bt_emit_target(&s->e, over, s->e.pos);
+}
+
+/* The version without groups of a node that has some, from the first operation on that may lead there. */
+static void plain_body(struct t1 *s, unsigned first)
+{
+    const struct t1_node *n = &s->nodes[s->alts[first].i_node];
+
+    s->i_node = s->alts[first].i_node;
+    s->rip = n->rip;
+    s->done = false;
+    s->fl = T1_FL_IMG;
+    s->fp_ok = 0;
+    bt_t1_groups(s, n);
+    for (unsigned i = 0; i < n->n_ops && !s->done; i++) {
+        s->i_op = i;
+        s->op = &n->b->ops[i];
+        if (i >= s->alts[first].i_op) {
+            plain_entries(s, first);
+            one(s);
+        }
+        s->rip += s->op->len;
+    }
+    if (!s->done)
+        plain_fall(s, n);
+}
+
+static void emit_plain(struct t1 *s)
+{
+    s->plain = true;
+    for (unsigned i = 0; i < s->n_alts; i++) {
+        if (i == 0 || s->alts[i].i_node != s->alts[i - 1].i_node)
+            plain_body(s, i);
+    }
+}
+
 static void emit_out_of_line(struct t1 *s)
 {
+    emit_plain(s);
     for (unsigned i = 0; i < s->n_fixes; i++)
         out_fix(s, &s->fixes[i]);
     for (unsigned i = 0; i < s->n_exits; i++)

@@ -128,6 +128,8 @@ bool t1_op_lea(struct t1 *s, const struct t1_desc *d)
             base = t1_src(s, op->base * 8U, T1_P);
         if (op->index != BT_ZERO)
             index = t1_src(s, op->index * 8U, T1_I);
+        if (index == T1_I)
+            s->r10_group = -1;
         bt_emit_ins(&s->e, d->size, 0x8d, reg, bt_x_sib(base, index, op->scale, (int32_t)op->disp));
     }
     t1_dst_done(s, op->dst, reg);

@@ -177,6 +177,7 @@ static bool t1_op_shiftd(struct t1 *s, const struct t1_desc *d)
     t1_fl_host(s);
     dst = t1_dst_load(s, s->op->dst, T1_P);
     src = t1_src(s, s->op->src, T1_I);
+    s->r10_group = -1;
     bt_emit_ins(&s->e, d->size, (d->sub ? 0x0facU : 0x0fa4U) + cl, src, bt_x_reg(dst));
     if (!cl)
         bt_emit_u8(&s->e, (uint8_t)s->op->imm);
@@ -306,6 +307,7 @@ static bool t1_op_bt(struct t1 *s, const struct t1_desc *d)
         bt_emit_u8(&s->e, (uint8_t)s->op->imm);
     } else {
         src = t1_src(s, s->op->src, T1_I);
+        s->r10_group = -1;
         bt_emit_ins(&s->e, d->size, 0x0fa3U + ((uint32_t)d->sub << 3), src, bt_x_reg(dst));
     }
     if (d->sub != BT_BT_BT)

@@ -145,7 +145,7 @@ struct bt_tlbe {
     struct mem_region *region;
     _Atomic uint64_t *mask; /* the page's word in region->code_mask; NULL without a region */
     uint64_t info; /* linear page address | BT_TLB_GLOBAL | log2 of the guest's page size; 0: entry never filled */
-    uint64_t add; /* host - linear page address */
+    uint64_t add;  /* host - linear page address */
 };
 _Static_assert(sizeof(struct bt_tlbe) == 64, "one cache line");
 #define BT_TLB_SHIFT 0xffU   /* part of info: log2 of the page size */
@@ -242,8 +242,8 @@ struct bt_vcpu {
     uint32_t t1_link;                /* exit: place of the jump that may be chained | T1_LINK_NEAR, 0: none */
     const struct bt_trans *t1_stale; /* exit: the translation whose code has changed */
     struct bt_t1_group t1_group[BT_T1_GROUPS];
-    uint64_t t1_target[2];           /* address and code of a call's target while it pushes */
-    _Atomic uint8_t t1_log;          /* stores are logged: a copy of the memory's log_dirty */
+    uint64_t t1_target[2];  /* address and code of a call's target while it pushes */
+    _Atomic uint8_t t1_log; /* stores are logged: a copy of the memory's log_dirty */
 
     /* control state */
     struct bt_seg seg[6];

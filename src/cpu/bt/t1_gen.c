@@ -23,6 +23,18 @@ struct bt_x t1_guest(unsigned off)
     return host >= 0 ? bt_x_reg(host) : t1_state(T1_OFF(r) + (int32_t)(off & ~7U));
 }
 
+/* AH, CH, DH and BH, which no instruction with REX can name: rotated into a low byte, flags untouched. */
+static void high_rotate(struct t1 *s, int to, int from, uint8_t by)
+{
+    bt_emit_vex(&s->e, 8, 3, 3, 0xf0, to, 0, bt_x_reg(from)); /* RORX */
+    bt_emit_u8(&s->e, by);
+}
+
+struct bt_x t1_rm(struct t1 *s, unsigned off, int tmp)
+{
+    return off & 7 ? bt_x_reg(t1_src(s, off, tmp)) : t1_guest(off);
+}
+
 int t1_dst(unsigned off, int tmp)
 {
     int host = t1_host[off / 8];
@@ -34,6 +46,10 @@ int t1_src(struct t1 *s, unsigned off, int tmp)
 {
     int host = t1_host[off / 8];
 
+    if (off & 7) {
+        high_rotate(s, tmp, host, 8);
+        return tmp;
+    }
     if (host >= 0)
         return host;
     bt_emit_ins(&s->e, 8, 0x8b, tmp, t1_guest(off));
@@ -47,7 +63,9 @@ int t1_dst_load(struct t1 *s, unsigned off, int tmp)
 
 void t1_dst_done(struct t1 *s, unsigned off, int reg)
 {
-    if (t1_host[off / 8] < 0)
+    if (off & 7)
+        high_rotate(s, t1_host[off / 8], reg, 56);
+    else if (t1_host[off / 8] < 0)
         bt_emit_ins(&s->e, 8, 0x89, reg, t1_guest(off));
 }
 

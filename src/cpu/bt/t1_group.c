@@ -348,7 +348,7 @@ bool t1_group_note(struct t1 *s, struct t1_note *n)
         s->pending |= (uint8_t)(1U << w->slot);
         return true;
     }
-    s->pending &= (uint8_t)~(1U << w->slot);
+    s->pending &= (uint8_t) ~(1U << w->slot);
     bt_emit_ins(&s->e, 8, 0x8b, T1_T, group_mask(w));
     group_rsp_step(s->op, bt_t1_desc(s->t, s->op->fn), &step); /* a push has moved the pointer by now */
     n->grouped = true;

@@ -212,13 +212,13 @@ struct t1 {
     uint64_t rip;           /* its address */
     uint64_t page;          /* linear page address of the region */
     uint8_t ctx;
-    uint8_t fl;           /* enum t1_fl */
-    uint8_t fp_ok;        /* BT_FP_READY_* that were checked on the way here */
-    bool sealed;          /* nothing may be skipped at jumps inside: content-checked code */
-    bool done;            /* control has left the straight line */
-    struct bt_x x;        /* memory operand of the last probe */
-    struct bt_x entry;    /* its TLB entry, valid until r10 changes */
-    struct t1_slow *slow; /* of the present operation, NULL: none yet */
+    uint8_t fl;            /* enum t1_fl */
+    uint8_t fp_ok;         /* BT_FP_READY_* that were checked on the way here */
+    bool sealed;           /* nothing may be skipped at jumps inside: content-checked code */
+    bool done;             /* control has left the straight line */
+    struct bt_x x;         /* memory operand of the last probe */
+    struct bt_x entry;     /* its TLB entry, valid until r10 changes */
+    struct t1_slow *slow;  /* of the present operation, NULL: none yet */
     bool plain;            /* the version of a node without groups */
     uint8_t pending;       /* slots with stores that were not noted yet */
     int r10_group;         /* the group whose distance is in r10, -1: none */
@@ -229,7 +229,7 @@ struct t1 {
     struct t1_node nodes[T1_NODES_MAX];
     struct t1_group groups[T1_GROUPS_MAX];
     int8_t mem_group[BT_BLOCK_OPS_MAX], stack_group[BT_BLOCK_OPS_MAX]; /* by operation of the node; -1: none */
-    int32_t moved[BT_BLOCK_OPS_MAX];                                  /* ... how far the base has moved there */
+    int32_t moved[BT_BLOCK_OPS_MAX];                                   /* ... how far the base has moved there */
     struct t1_alt alts[T1_ALTS_MAX];
     struct t1_slow slows[T1_SLOW_MAX];
     struct t1_note notes[T1_SLOW_MAX];
@@ -269,8 +269,9 @@ bool bt_t1_op(struct t1 *s, const struct t1_desc *d);
 
 /* t1_gen.c: operands. Offsets are those of operations: bytes into c->r. */
 #define T1_OFF(member) ((int32_t)offsetof(struct bt_vcpu, member))
-struct bt_x t1_state(int32_t off);               /* memory operand in *c */
-struct bt_x t1_guest(unsigned off);              /* a guest register as r/m operand */
+struct bt_x t1_state(int32_t off);                      /* memory operand in *c */
+struct bt_x t1_guest(unsigned off);                     /* a guest register as r/m operand; AH.. as AL.. */
+struct bt_x t1_rm(struct t1 *s, unsigned off, int tmp); /* the same to read, AH.. through tmp */
 int t1_src(struct t1 *s, unsigned off, int tmp); /* host register with the guest's value; tmp where it is in memory */
 int t1_dst(unsigned off, int tmp);               /* where a result goes; t1_dst_done stores it */
 int t1_dst_load(struct t1 *s, unsigned off, int tmp); /* the same with the present value */

@@ -315,8 +315,7 @@ static void block_prune(struct bt_cache *cache, const struct bt_block *b, unsign
     struct bt_block *old;
 
     while ((old = atomic_load_explicit(link, memory_order_relaxed)) != NULL) {
-        bool gone =
-            old->gpa == b->gpa && (old->snap ? versions++ >= BLOCK_VERSIONS : UNLIKELY(!bt_block_current(old)));
+        bool gone = old->gpa == b->gpa && (old->snap ? versions++ >= BLOCK_VERSIONS : UNLIKELY(!bt_block_current(old)));
 
         if (gone)
             atomic_store_explicit(link, atomic_load_explicit(&old->hash_next, memory_order_relaxed),

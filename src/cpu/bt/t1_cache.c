@@ -1,6 +1,7 @@
 /* Translations and the memory that they live in: making one of a block, its check that the code is unchanged,
  * connecting translations, forgetting all. Ordinary code; it must not know instructions, which are t1_gen.c's. */
 #include <string.h>
+#include <sys/mman.h>
 
 #include "cpu/bt/t1_priv.h"
 
@@ -60,6 +61,16 @@ void bt_t1_out_check(struct t1 *s, const struct bt_block *b, struct bt_trans *t)
     t1_leave_at(s, t->rip);
 }
 
+/* Take note of what has been written. */
+static void t1_commit(struct bt_t1 *m, uint32_t end)
+{
+    m->used = (end + 15) & ~15U;
+    if (m->used - m->unmapped >= 2 * T1_UNMAP) {
+        (void)madvise(m->rw + m->unmapped, T1_UNMAP, MADV_DONTNEED); /* shared memory: nothing is lost */
+        m->unmapped += T1_UNMAP;
+    }
+}
+
 struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b)
 {
     struct bt_t1 *m = c->t1;
@@ -72,7 +83,7 @@ struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b)
     *t = (struct bt_trans){ .rip = s.rip, .gpa = b->gpa, .ctx = s.ctx };
     if (!bt_t1_generate(&s, b, t))
         return NULL;
-    m->used = (s.e.pos + 15) & ~15U;
+    t1_commit(m, s.e.pos);
     m->n_trans++;
     t->next = atomic_load_explicit(&b->trans, memory_order_relaxed);
     atomic_store_explicit(&b->trans, t, memory_order_release);
@@ -89,6 +100,7 @@ bool bt_t1_full(const struct bt_t1 *t)
 void bt_t1_reset(struct bt_t1 *t)
 {
     t->used = t->first;
+    t->unmapped = 0;
     t->n_trans = 0;
 }
 

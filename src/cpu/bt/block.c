@@ -306,7 +306,8 @@ static enum block_result block_decode(struct bt_vcpu *c, struct bt_block *b, con
     return BLOCK_DONE;
 }
 
-/* Take the blocks out of b's chain that cannot become valid again, and all but a few versions of b. Lock held. */
+/* Take predecessors of b, whose place it takes, out of its chain: those that cannot become valid again, and all but a
+ * few content-checked ones. Lock held. */
 static void block_prune(struct bt_cache *cache, const struct bt_block *b, unsigned h)
 {
     _Atomic(struct bt_block *) *link = &cache->hash[h];
@@ -314,7 +315,7 @@ static void block_prune(struct bt_cache *cache, const struct bt_block *b, unsign
     struct bt_block *old;
 
     while ((old = atomic_load_explicit(link, memory_order_relaxed)) != NULL) {
-        bool gone = old->snap ? old->gpa == b->gpa && versions++ >= BLOCK_VERSIONS : !bt_block_current(old);
+        bool gone = old->gpa == b->gpa && (old->snap ? versions++ >= BLOCK_VERSIONS : UNLIKELY(!bt_block_current(old)));
 
         if (gone)
             atomic_store_explicit(link, atomic_load_explicit(&old->hash_next, memory_order_relaxed),

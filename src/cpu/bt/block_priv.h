@@ -9,7 +9,7 @@
  * 64 MiB (docs/engine.md has the sum). */
 #define BLOCK_ARENA_OPS (320U << 10) /* 20 MiB */
 #define BLOCK_MAX (72U << 10)
-#define BLOCK_HASH (32U << 10)
+#define BLOCK_HASH (64U << 10)
 #define BLOCK_FAST 4096U
 
 /* A page whose code was written to this often gets content-checked blocks, until the next eviction. */

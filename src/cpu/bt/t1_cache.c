@@ -1,6 +1,7 @@
 /* Translations and the memory that they live in: making one of a block, its check that the code is unchanged,
  * connecting translations, forgetting all. Ordinary code; it must not know instructions, which are t1_gen.c's. */
 #include <string.h>
+#include <sys/mman.h>
 
 #include "cpu/bt/t1_priv.h"
 
@@ -60,6 +61,16 @@ void bt_t1_out_check(struct t1 *s, const struct bt_block *b, struct bt_trans *t)
     t1_leave_at(s, t->rip);
 }
 
+/* Take note of what has been written. */
+static void t1_commit(struct bt_t1 *m, uint32_t end)
+{
+    m->used = (end + 15) & ~15U;
+    if (m->used - m->unmapped >= 2 * T1_UNMAP) {
+        (void)madvise(m->rw + m->unmapped, T1_UNMAP, MADV_DONTNEED); /* shared memory: nothing is lost */
+        m->unmapped += T1_UNMAP;
+    }
+}
+
 static void add_traps(struct t1 *s)
 {
     struct bt_t1 *m = s->t;
@@ -99,7 +110,7 @@ static const struct bt_trans *trans_publish(struct t1 *s, uint64_t rip)
             ret = n->t;
     }
     m->n_trans += s->n_nodes;
-    m->used = (s->e.pos + 15) & ~15U;
+    t1_commit(m, s->e.pos);
     return ret;
 }
 
@@ -135,6 +146,7 @@ bool bt_t1_full(const struct bt_t1 *t)
 void bt_t1_reset(struct bt_t1 *t)
 {
     t->used = t->first;
+    t->unmapped = 0;
     t->n_trans = 0;
     atomic_store_explicit(&t->n_traps, 0, memory_order_relaxed);
 }

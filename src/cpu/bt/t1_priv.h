@@ -16,6 +16,10 @@
 
 #define T1_ARENA (14U << 20)
 #define T1_TRANS_MAX (96U << 10)
+/* Of what has been filled, the writable view is unmapped in pieces of this size: its pages stay in memory through the
+ * executable view, and come back for the odd jump that is connected later. Otherwise the resident size would show them
+ * twice. */
+#define T1_UNMAP (1U << 20)
 /* More than one translation needs. */
 #define T1_RESERVE (256U << 10)
 #define T1_TRAPS_MAX (128U << 10)
@@ -96,6 +100,7 @@ struct bt_t1 {
     uint8_t *rw;               /* the same pages, writable */
     uint32_t used, first, end; /* bytes in use; by the fixed parts alone; to be used */
     uint32_t enter, leave, event, note, fp, callout[BT_CTX_FETCH]; /* offsets of the fixed parts */
+    uint32_t unmapped;         /* so far; multiple of T1_UNMAP */
     uint32_t n_trans;
     _Atomic uint32_t n_traps;
     struct bt_trans *trans;         /* T1_TRANS_MAX */

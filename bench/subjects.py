@@ -3,6 +3,7 @@ all of them share, starts guests, reads the markers on their consoles. Used by b
 import bisect
 import collections
 import contextlib
+import fcntl
 import glob
 import os
 import re
@@ -90,6 +91,12 @@ class Place:
         self.tree = None
         self.work_disk = None
         os.makedirs(self.folder, exist_ok=True)
+        self.lock = open(os.path.join(self.folder, 'lock'), 'w', encoding='ascii') # held until the process ends
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f'bench: another run uses {self.folder}: waiting', file=sys.stderr, flush=True)
+            fcntl.flock(self.lock, fcntl.LOCK_EX)
         self.kernel, self.plain_initrd = vm.guest_kernel(KERNEL)
 
     def make(self):
@@ -168,7 +175,7 @@ def guest_command(place, subject, rows, cpus, devices, scale, port):
                           '-netdev', 'user,id=net', '-device', 'virtio-net-pci,netdev=net']
         return [QEMU], arguments
     arguments = ['--kernel', place.kernel, '--initrd', place.initrd, '--append', words, '--engine', subject, '--cpus', str(cpus),
-                 '--memory', f'{MEMORY_MIB}M', '--no-reboot']
+                 '--memory', f'{MEMORY_MIB}M', '--no-reboot', *(['-v'] if os.environ.get('BENCH_DEBUG') else [])]
     if devices:
         arguments += ['--disk', place.work_disk + ',ro', '--disk', scratch, '--net', 'user']
     else:

@@ -28,8 +28,8 @@ CFLAGS = ['-std=gnu17', '-D_GNU_SOURCE', '-O2', '-fno-tree-vectorize', '-ffp-con
 INIT = re.compile('CAISSON-INIT') # a firmware may have left escape sequences before it
 MARK = re.compile(r'^CAISSON-(BEGIN|END|ROW|STATUS|WAITS|DONE|TROUBLE) ?(.*?)\r?$', re.M)
 
-# One row of one boot: milliseconds (or MiB) by the host's clock, by the guest's own, and of host CPU; sum of what was computed; or
-# why not.
+# One row of one boot: milliseconds (or MiB) by the host's clock, by the guest's own, and of host CPU; sum of what was
+# computed; or why there is none of that.
 Result = collections.namedtuple('Result', 'value guest cpu sum error', defaults=(None, None, None, None, None))
 
 

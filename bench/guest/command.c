@@ -81,7 +81,7 @@ static int spawn_wait(const struct command *command)
     return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-/* The sum of a file by the first bytes of its SHA-256. */
+/* The first bytes of the SHA-256 of a file that is not empty. */
 static bool sum_file(const char *path, uint64_t *ret_sum)
 {
     struct stat st;
@@ -102,7 +102,7 @@ static bool sum_file(const char *path, uint64_t *ret_sum)
     return true;
 }
 
-/* What a failed program had to say: the last line of its errors. */
+/* What a failed program had to say: the first line of its errors. */
 static bool fail_command(struct bench *b, const struct command *command, int status)
 {
     char text[100] = "";

@@ -183,6 +183,7 @@ struct bt_sys {
     uint8_t amd;                     /* vendor of the CPUID model: AMD or Hygon */
     uint8_t gbpages;                 /* CPUID: 1 GiB pages */
     uint64_t cr4_valid, efer_valid;  /* bits that the CPU model has */
+    uint32_t msr_absent;             /* groups of MSRs that it does not have (msr.c); bit n = row n */
     /* Linear ranges in which large pages were entered into the TLB, lower and upper half; lo > hi: none. */
     uint64_t large_lo[2], large_hi[2];
     uint16_t log[BT_TLB_LOG]; /* slots filled with non-global entries since the last flush */

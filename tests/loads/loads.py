@@ -13,6 +13,7 @@ speaks of trouble fails every case. CAISSON_LOADS_DISK names another work disk t
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -65,16 +66,25 @@ def make_disk(folder):
     return disk
 
 
-def wait_for_end(guest, silence):
-    """Until the guest ends. It is hung when it has said nothing for so many seconds; then what it said last is shown."""
-    seen, since = -1, time.monotonic()
-    while guest.process.poll() is None:
-        if len(guest.output) != seen:
-            seen, since = len(guest.output), time.monotonic()
-        if time.monotonic() - since > silence:
-            raise vm.Failure(f'hung: nothing from the guest for {silence:.0f} s; its last words: {guest.output[-400:]!r}')
-        time.sleep(0.2)
-    return guest.wait()
+def wait_for_end(name, guest, silence):
+    """Until the guest ends. It is hung when it has said nothing for so many seconds; then what it said last is shown. All that it
+    says goes to BUILD/loads/NAME.log as it comes."""
+    folder = os.path.join(vm.BUILD, 'loads')
+    os.makedirs(folder, exist_ok=True)
+    written, since = 0, time.monotonic()
+    with open(os.path.join(folder, f'{name}.log'), 'w', encoding='utf-8') as log:
+        while guest.process.poll() is None or len(guest.output) > written:
+            news = guest.output[written:]
+            if news:
+                log.write(news)
+                log.flush()
+                written, since = written + len(news), time.monotonic()
+            if time.monotonic() - since > silence:
+                raise vm.Failure(f'hung: nothing from the guest for {silence:.0f} s; last words: {guest.output[-400:]!r}')
+            time.sleep(0.2)
+        code = guest.wait()
+        log.write(guest.output[written:])
+    return code
 
 
 def trouble(output):
@@ -85,18 +95,6 @@ def trouble(output):
     return None
 
 
-@contextlib.contextmanager
-def kept_output(name, guest):
-    """What the guest printed stays in BUILD/loads/NAME.log, whatever becomes of it."""
-    try:
-        yield
-    finally:
-        folder = os.path.join(vm.BUILD, 'loads')
-        os.makedirs(folder, exist_ok=True)
-        with open(os.path.join(folder, f'{name}.log'), 'w', encoding='utf-8') as log:
-            log.write(guest.output)
-
-
 def run_load(name, disk, words):
     """One boot of the work disk that runs a load to its end. Returns the output."""
     settings = {key: words.get(key, value) for key, value in DEFAULTS.items()}
@@ -105,8 +103,8 @@ def run_load(name, disk, words):
     arguments = ['--kernel', kernel, '--initrd', initrd, '--engine', settings['engine'], '--cpus', settings['cpus'],
                  '--memory', settings['memory'], '--disk', disk, '--net', 'none', '--no-reboot', '-v', '--append',
                  f'console=ttyS0 loglevel=5 panic=-1 root=/dev/vda init=/caisson-load/init caisson.load={name} {rest}'.strip()]
-    with vm.started(arguments) as guest, kept_output(name, guest):
-        code = wait_for_end(guest, float(settings['silence']))
+    with vm.started(arguments) as guest:
+        code = wait_for_end(name, guest, float(settings['silence']))
         result = re.search(rf'^CAISSON-LOAD {name} (PASS|FAIL.*?)\r?$', guest.output, re.M)
         found = trouble(guest.output)
         check(not found, f'the guest\'s kernel: {found}')
@@ -163,4 +161,5 @@ def with_words(case):
 
 
 if __name__ == '__main__':
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1)) # no guest stays behind
     vm.main({name[len('case_'):]: with_words(value) for name, value in list(globals().items()) if name.startswith('case_')})

@@ -27,11 +27,11 @@ check: # every test; the last line is the summary
 	@tools/deps build run check
 	@tools/check -j $(JOBS)
 
-bench: # speed beside QEMU TCG, in one run
-	@tools/deps build run bench
+bench: # speed beside QEMU TCG and the bare machine, in one run (docs/bench.md)
+	@tools/deps build run work bench
 	@tools/qemu-for-bench
 	@$(MAKE) --no-print-directory MODE=rel all
-	@bench/run build-rel
+	@bench/run build-rel $(BENCH_ARGS)
 
 fuzz: # each fuzzer for FUZZ_SECONDS (60)
 	@tools/deps build fuzz

@@ -27,7 +27,7 @@ static struct {
     uint8_t saved_fp[NATIVE_XSTATE_MAX];
     uint32_t fp_size;
     volatile bool running;
-    struct sigaction engine_fpe; /* the engine's own handler, for SIGFPE while no stream runs */
+    struct sigaction engine; /* the engine's own handler of traps, while no stream runs */
 } native;
 
 static uint32_t native_fp_size(const uint8_t *fp)
@@ -113,8 +113,8 @@ static void native_handler(int sig, siginfo_t *info, void *ctx)
         native_start(uc, fp);
     } else if (native.running) {
         native_end(uc, fp);
-    } else if (sig == SIGFPE && native.engine_fpe.sa_sigaction) {
-        native.engine_fpe.sa_sigaction(sig, info, ctx);
+    } else if ((sig == SIGFPE || sig == SIGSEGV) && native.engine.sa_sigaction) {
+        native.engine.sa_sigaction(sig, info, ctx);
     } else {
         signal(sig, SIG_DFL); /* a fault of the test itself */
     }
@@ -135,7 +135,7 @@ void stream_native_init(void)
         exit(1);
     }
     sigfillset(&sa.sa_mask);
-    sigaction(SIGFPE, NULL, &native.engine_fpe);
+    sigaction(SIGFPE, NULL, &native.engine);
     for (unsigned i = 0; i < sizeof(sigs) / sizeof(sigs[0]); i++)
         sigaction(sigs[i], &sa, NULL);
     /* Flat data segments for 32-bit streams; 64-bit code does not mind. */

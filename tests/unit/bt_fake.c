@@ -46,7 +46,7 @@ void bt_fake_free(struct bt_fake *f)
 void bt_fake_no_tlb(struct bt_fake *f)
 {
     for (unsigned i = 0; i < BT_TLB_SIZE; i++)
-        f->c->tlb[0][i] = (struct bt_tlbe){ .tag_r = BT_TLB_NONE, .tag_w = BT_TLB_NONE, .tag_x = BT_TLB_NONE };
+        f->c->tlb[0][i] = (struct bt_tlbe){ .tag_r = bt_tlb_none(i), .tag_w = bt_tlb_none(i) };
 }
 
 void bt_fake_reset(struct bt_fake *f, enum bt_mode mode)
@@ -71,7 +71,7 @@ void bt_fake_reset(struct bt_fake *f, enum bt_mode mode)
         uint64_t lin = (uintptr_t)f->scratch + i * MEM_PAGE_SIZE;
 
         *bt_tlbe(c, 0, lin) =
-            (struct bt_tlbe){ .tag_r = lin, .tag_w = lin, .region = &f->region, .mask = &f->code_mask[i] };
+            (struct bt_tlbe){ .tag_r = lin, .tag_w = lin, .host = lin, .region = &f->region, .mask = &f->code_mask[i] };
     }
     f->vector = -1;
     f->writes_noted = 0;
@@ -132,7 +132,7 @@ void *bt_lock_ptr(struct bt_vcpu *c, unsigned ctx, uint64_t lin, unsigned size, 
 {
     const struct bt_tlbe *e = bt_tlbe(c, ctx, lin);
 
-    return bt_page_hit(e->tag_w, lin, size) ? (void *)(uintptr_t)(lin + e->add) : NULL;
+    return bt_page_hit(e->tag_w, lin, size) ? bt_host(e, lin) : NULL;
 }
 
 void bt_split_lock(struct bt_vm *vm)

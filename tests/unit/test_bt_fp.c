@@ -204,12 +204,12 @@ static void set_tlb(bool on)
     uint64_t base = (uintptr_t)host_data(fx->host);
 
     for (unsigned i = 0; i < BT_TLB_SIZE; i++)
-        fx->c->tlb[BT_CTX_KERNEL][i].tag_r = fx->c->tlb[BT_CTX_KERNEL][i].tag_w = BT_TLB_NONE;
+        fx->c->tlb[BT_CTX_KERNEL][i].tag_r = fx->c->tlb[BT_CTX_KERNEL][i].tag_w = bt_tlb_none(i);
     for (unsigned i = 0; on && i < HOST_DATA_PAGES; i++) {
         struct bt_tlbe *e = bt_tlbe(fx->c, BT_CTX_KERNEL, base + i * 4096);
 
         e->tag_r = e->tag_w = base + i * 4096;
-        e->add = 0;
+        e->host = base + i * 4096;
         e->region = &fx->region;
         e->mask = fx->region.code_mask;
     }

@@ -359,7 +359,8 @@ static void test_rep_slots(void **state)
         f->scratch[i] = (uint8_t)(i * 31 >> 3);
     /* Only the source page has an entry. */
     bt_fake_no_tlb(f);
-    *bt_tlbe(f->c, 0, addr(f, 0)) = (struct bt_tlbe){ .tag_r = addr(f, 0), .tag_w = BT_TLB_NONE, .region = &f->region };
+    *bt_tlbe(f->c, 0, addr(f, 0)) =
+        (struct bt_tlbe){ .tag_r = addr(f, 0), .host = addr(f, 0), .tag_w = ~0ULL, .region = &f->region };
     f->c->r[BT_RSI] = addr(f, 0);
     f->c->r[BT_RDI] = addr(f, 8192);
     f->c->r[BT_RCX] = 5000;

@@ -533,7 +533,7 @@ static void test_flush_many(void **state)
     for (unsigned ctx = 0; ctx < 2; ctx++) {
         for (unsigned i = 0; i < 512; i++)
             load(0x40000000 + i * 0x1000);
-        rig->c->tlb[BT_CTX_KERNEL][5].tag_r = BT_TLB_NONE; /* one more fill */
+        rig->c->tlb[BT_CTX_KERNEL][5].tag_r = bt_tlb_none(5); /* one more fill */
     }
     for (unsigned i = 0; i < 512; i++)
         rig_put(rig, TABLE(3) + i * 8, 0, 8);

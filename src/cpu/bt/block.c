@@ -281,6 +281,15 @@ static bool block_second_page_same(struct bt_vcpu *c, const struct bt_block *b, 
     return e->region && &e->region->code_gen[bt_tlbe_page(e)] == b->gen_ptr[1];
 }
 
+struct bt_block *bt_block_find(struct bt_vcpu *c, uint64_t gpa, uint32_t key)
+{
+    struct bt_block *b = c->cache->hash[block_hash(gpa, key)];
+
+    while (b && (b->gpa != gpa || b->key != key || !block_current(b)))
+        b = b->hash_next;
+    return b;
+}
+
 struct bt_block *bt_block_get(struct bt_vcpu *c)
 {
     struct bt_cache *cache = c->cache;

@@ -29,4 +29,7 @@ void bt_cache_flush(struct bt_vcpu *c);
  * next call of bt_block_get or bt_cache_flush. */
 struct bt_block *bt_block_get(struct bt_vcpu *c);
 
+/* The block at a guest-physical address for a key, if it is decoded and current; else NULL. */
+struct bt_block *bt_block_find(struct bt_vcpu *c, uint64_t gpa, uint32_t key);
+
 #endif

@@ -43,8 +43,7 @@ void bt_emit_imm(struct bt_emit *e, unsigned size, uint64_t v)
         bt_emit_u32(e, (uint32_t)v);
 }
 
-/* ModRM, SIB and displacement. */
-static void emit_modrm(struct bt_emit *e, int reg, struct bt_x x)
+void bt_emit_modrm(struct bt_emit *e, int reg, struct bt_x x)
 {
     unsigned field = (unsigned)(reg & 7) << 3, mod;
 
@@ -101,10 +100,14 @@ void bt_emit_ins(struct bt_emit *e, unsigned size, uint32_t opcode, int reg, str
 {
     uint8_t rex = emit_rex(size, opcode, reg, x);
 
+    if (x.mem && x.gs)
+        bt_emit_u8(e, 0x65);
     if (opcode & BT_OPC_LOCK)
         bt_emit_u8(e, 0xf0);
     if (opcode & BT_OPC_F3)
         bt_emit_u8(e, 0xf3);
+    if (opcode & BT_OPC_F2)
+        bt_emit_u8(e, 0xf2);
     if (size == 2)
         bt_emit_u8(e, 0x66);
     if (rex)
@@ -114,7 +117,27 @@ void bt_emit_ins(struct bt_emit *e, unsigned size, uint32_t opcode, int reg, str
     if (opcode & 0xffff00)
         bt_emit_u8(e, (uint8_t)(opcode >> 8));
     bt_emit_u8(e, (uint8_t)opcode);
-    emit_modrm(e, reg, x);
+    bt_emit_modrm(e, reg, x);
+}
+
+void bt_emit_vex(struct bt_emit *e, unsigned size, unsigned map, unsigned pp, uint8_t opcode, int reg, int vvvv,
+                 struct bt_x x)
+{
+    unsigned b1 = 0xe0 | map, b2 = pp | (~(unsigned)vvvv & 15) << 3 | (size == 8 ? 0x80U : 0);
+
+    if (reg >= 8)
+        b1 &= ~0x80U;
+    if (x.mem && x.index >= 8)
+        b1 &= ~0x40U;
+    if (x.mem ? x.base >= 8 : x.reg >= 8)
+        b1 &= ~0x20U;
+    if (x.mem && x.gs)
+        bt_emit_u8(e, 0x65);
+    bt_emit_u8(e, 0xc4);
+    bt_emit_u8(e, (uint8_t)b1);
+    bt_emit_u8(e, (uint8_t)b2);
+    bt_emit_u8(e, opcode);
+    bt_emit_modrm(e, reg, x);
 }
 
 void bt_emit_const(struct bt_emit *e, int reg, uint64_t v)

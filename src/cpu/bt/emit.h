@@ -13,6 +13,7 @@
 /* The r/m operand of an instruction. Registers by their hardware numbers. */
 struct bt_x {
     bool mem;
+    bool gs;       /* mem; relative to the base of GS */
     int8_t reg;    /* !mem */
     int8_t base;   /* mem; -1: none */
     int8_t index;  /* mem; -1: none, never 4 */
@@ -37,6 +38,12 @@ static inline struct bt_x bt_x_sib(int base, int index, unsigned scale, int32_t 
     };
 }
 
+/* Absolute offset in the GS segment, with an optional base register (-1: none). */
+static inline struct bt_x bt_x_gs(int base, int32_t disp)
+{
+    return (struct bt_x){ .mem = true, .gs = true, .base = (int8_t)base, .index = -1, .disp = disp };
+}
+
 struct bt_emit {
     uint8_t *buf;
     uint32_t pos, end; /* next byte, first byte that is not ours; offsets in buf */
@@ -47,6 +54,7 @@ struct bt_emit {
 #define BT_OPC_RM8 (1U << 24)  /* r/m is a byte, whatever the operand size */
 #define BT_OPC_LOCK (1U << 25) /* F0 */
 #define BT_OPC_F3 (1U << 26)
+#define BT_OPC_F2 (1U << 28)
 #define BT_OPC_NOREXW (1U << 27) /* 64-bit operand size without REX.W (PUSH, POP, near branches) */
 
 void bt_emit_u8(struct bt_emit *e, uint8_t v);
@@ -59,6 +67,14 @@ void bt_emit_imm(struct bt_emit *e, unsigned size, uint64_t v);
 /* One instruction without its immediate: prefixes, opcode, ModRM with reg in its middle field, SIB, displacement.
  * size: operand size in bytes (1, 2, 4, 8). Byte registers are AL..BL, SPL.., never AH.. */
 void bt_emit_ins(struct bt_emit *e, unsigned size, uint32_t opcode, int reg, struct bt_x x);
+
+/* ModRM, SIB and displacement alone. */
+void bt_emit_modrm(struct bt_emit *e, int reg, struct bt_x x);
+
+/* One VEX-encoded instruction without its immediate. map: 1 (0F), 2 (0F38), 3 (0F3A); pp: 0, 1 (66), 2 (F3), 3 (F2);
+ * size 8 sets W. vvvv: a register, or 0 where the instruction has none. */
+void bt_emit_vex(struct bt_emit *e, unsigned size, unsigned map, unsigned pp, uint8_t opcode, int reg, int vvvv,
+                 struct bt_x x);
 
 /* mov reg, v in the shortest encoding; leaves flags alone. */
 void bt_emit_const(struct bt_emit *e, int reg, uint64_t v);

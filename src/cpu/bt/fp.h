@@ -21,6 +21,22 @@ static ALWAYS_INLINE void bt_fp_sync(struct bt_vcpu *c)
 /* Load the state into the host registers, if it is not. */
 void bt_fp_load(struct bt_vcpu *c);
 
+/* Recompute c->fp_ready: after fp_live, CR0, CR4, XCR0 or RFLAGS.VM changed. */
+static ALWAYS_INLINE void bt_fp_ready_update(struct bt_vcpu *c)
+{
+    enum { PE = 1 << 0, EM = 1 << 2, TS = 1 << 3, OSFXSR = 1 << 9, OSXSAVE = 1 << 18 };
+    unsigned ready = 0;
+
+    if (c->fp_live && !(c->cr0 & (EM | TS)) && (c->cr4 & OSFXSR))
+        ready |= BT_FP_READY_SSE;
+    if (c->fp_live && (c->cr0 & (TS | PE)) == PE && !(c->rflags & BT_VM) && (c->cr4 & OSXSAVE) && (c->xcr0 & 6) == 6)
+        ready |= BT_FP_READY_AVX;
+    c->fp_ready = (uint8_t)ready;
+}
+
+/* For translated code: make the state live. Whether instructions of the kinds in want (BT_FP_READY_*) may run. */
+bool bt_fp_enter(struct bt_vcpu *c, unsigned want);
+
 /* Reset state (FNINIT values, MXCSR 0x1f80) as after RESET (init = false) or INIT. */
 void bt_fp_reset(struct bt_vcpu *c);
 

@@ -62,7 +62,7 @@ void bt_fp_store_slow(struct bt_vcpu *c, const struct bt_op *op, uint64_t lin, b
         bt_probe_write(c, c->ctx, lin, op->msize, op->seg);
         e = bt_tlbe(c, c->ctx, lin);
         if (bt_page_hit(e->tag_w, lin, op->msize)) {
-            fp_run(c, op->aux, (void *)(uintptr_t)(lin + e->add));
+            fp_run(c, op->aux, bt_host(e, lin));
             bt_note_write(c, e, lin, op->msize);
             return;
         }

@@ -78,7 +78,7 @@ static uint8_t *fp_whole(struct bt_vcpu *c, const struct bt_op *op, bool write, 
         return NULL;
     *ret_lin = lin;
     *ret_e = e;
-    return (uint8_t *)(uintptr_t)(lin + e->add);
+    return bt_host(e, lin);
 }
 
 /* VMASKMOVPS/PD, VPMASKMOVD/Q loads. x[2]: element size, x[3]: mask register. */

@@ -275,7 +275,7 @@ static ALWAYS_INLINE void *fp_src(struct bt_vcpu *c, const struct bt_op *op, boo
     }
     e = bt_tlbe(c, c->ctx, lin);
     if (LIKELY(bt_page_hit(e->tag_r, lin, op->msize)))
-        return (void *)(uintptr_t)(lin + e->add);
+        return bt_host(e, lin);
     if (wait)
         bt_fp_wait(c);
     bt_ld_bytes(c, lin, c->scratch, op->msize, op->seg);
@@ -298,7 +298,7 @@ static ALWAYS_INLINE void fp_store(struct bt_vcpu *c, const struct bt_op *op, bo
         bt_fp_misaligned(c, op);
     e = bt_tlbe(c, c->ctx, lin);
     if (LIKELY(bt_page_hit(e->tag_w, lin, op->msize))) {
-        fp_run(c, op->aux, (void *)(uintptr_t)(lin + e->add));
+        fp_run(c, op->aux, bt_host(e, lin));
         bt_note_write(c, e, lin, op->msize);
         return;
     }

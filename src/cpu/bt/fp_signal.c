@@ -15,11 +15,15 @@
 
 #include "cpu/bt/fp.h"
 #include "cpu/bt/fp_priv.h"
+#include "cpu/bt/t1_priv.h"
 
 #define FP_REGIONS_MAX 1024U
+#define FP_CODES_MAX 1024U
 
 /* check: allow(globals:fp_regions) a signal handler has no argument of ours */
 static _Atomic uintptr_t fp_regions[FP_REGIONS_MAX];
+/* check: allow(globals:fp_codes) the same for translated code */
+static struct bt_t1 *_Atomic fp_codes[FP_CODES_MAX];
 /* check: allow(globals:fp_previous) the disposition that it replaced is as much the process's as its own */
 static struct sigaction fp_previous[3];
 /* check: allow(globals:fp_lock) guards the two above while the handler is installed */
@@ -61,6 +65,42 @@ static uintptr_t fp_region_of(uintptr_t pc)
     return 0;
 }
 
+int bt_fp_signal_add_code(struct bt_t1 *t)
+{
+    for (unsigned i = 0; i < FP_CODES_MAX; i++) {
+        struct bt_t1 *none = NULL;
+
+        if (atomic_compare_exchange_strong(&fp_codes[i], &none, t))
+            return 0;
+    }
+    return -ENOSPC;
+}
+
+void bt_fp_signal_del_code(struct bt_t1 *t)
+{
+    for (unsigned i = 0; i < FP_CODES_MAX; i++) {
+        struct bt_t1 *want = t;
+
+        if (atomic_compare_exchange_strong(&fp_codes[i], &want, NULL))
+            return;
+    }
+}
+
+/* Where translated code goes on after a trap at pc; 0: that is none, or not a place that may trap. */
+static uintptr_t fp_code_after(uintptr_t pc)
+{
+    for (unsigned i = 0; i < FP_CODES_MAX; i++) {
+        const struct bt_t1 *t = atomic_load_explicit(&fp_codes[i], memory_order_acquire);
+        uint32_t to;
+
+        if (!t || pc - (uintptr_t)t->rx >= T1_ARENA)
+            continue;
+        to = bt_t1_trap(t, (uint32_t)(pc - (uintptr_t)t->rx));
+        return to ? (uintptr_t)t->rx + to : 0;
+    }
+    return 0;
+}
+
 /* Not ours: what would have happened without us. */
 static void fp_chain(int sig, siginfo_t *info, void *context)
 {
@@ -81,7 +121,12 @@ static void fp_on_trap(int sig, siginfo_t *info, void *context)
     greg_t *g = uc->uc_mcontext.gregs;
     uintptr_t base = fp_region_of((uintptr_t)g[REG_RIP]);
     greg_t vector = g[REG_TRAPNO];
+    uintptr_t after = base ? 0 : fp_code_after((uintptr_t)g[REG_RIP]);
 
+    if (after) { /* the operation's handler meets the same trap and makes the guest's exception of it */
+        g[REG_RIP] = (greg_t)after;
+        return;
+    }
     if (base == 0 || (vector != BT_MF && vector != BT_XM && vector != BT_UD && vector != BT_GP)) {
         fp_chain(sig, info, context);
         return;

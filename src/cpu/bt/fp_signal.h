@@ -11,4 +11,9 @@
 int bt_fp_signal_add(uintptr_t base, uintptr_t size) MUST_USE;
 void bt_fp_signal_del(uintptr_t base);
 
+/* The same for code memory of the translator, whose list of traps says where execution goes on. -ENOSPC. */
+struct bt_t1;
+int bt_fp_signal_add_code(struct bt_t1 *t) MUST_USE;
+void bt_fp_signal_del_code(struct bt_t1 *t);
+
 #endif

@@ -21,7 +21,14 @@ void bt_fp_load(struct bt_vcpu *c)
     else
         __asm__ volatile("fxrstor64 %0" ::"m"(c->xsave) : "memory");
     c->fp_live = 1;
+    bt_fp_ready_update(c);
     c->stat[BT_STAT_FP_SWITCH]++;
+}
+
+bool bt_fp_enter(struct bt_vcpu *c, unsigned want)
+{
+    bt_fp_load(c);
+    return (c->fp_ready & want) == want;
 }
 
 void bt_fp_save(struct bt_vcpu *c)
@@ -38,6 +45,7 @@ void bt_fp_save(struct bt_vcpu *c)
         __asm__ volatile("vzeroupper");
     __asm__ volatile("fninit\n\tldmxcsr %0" ::"m"(mxcsr));
     c->fp_live = 0;
+    c->fp_ready = 0;
     /* The host recorded the addresses of stubs and of host memory. */
     store_le16(c->xsave + FP_OFF_FOP, c->fp.fop);
     store_le64(c->xsave + FP_OFF_FIP, c->fp.fip);

@@ -152,7 +152,7 @@ struct bt_rmw {
         m->lin = bt_op_lin(c, op, bits / 8, BT_ACC_RMW);                                                             \
         m->e = bt_tlbe(c, c->ctx, m->lin);                                                                           \
         if (bt_page_hit(m->e->tag_w, m->lin, bits / 8)) {                                                            \
-            m->p = (void *)(uintptr_t)(m->lin + m->e->add);                                                          \
+            m->p = bt_host(m->e, m->lin);                                                                            \
             return *(const volatile bt_u##bits *)m->p;                                                               \
         }                                                                                                            \
         m->p = NULL;                                                                                                 \
@@ -184,7 +184,7 @@ struct bt_rmw {
         const struct bt_tlbe *e = bt_tlbe(c, c->ctx, lin);                                                           \
                                                                                                                      \
         if (bt_page_hit(e->tag_w, lin, bits / 8))                                                                    \
-            return (void *)(uintptr_t)(lin + e->add);                                                                \
+            return bt_host(e, lin);                                                                                  \
         return bt_lock_ptr(c, c->ctx, lin, bits / 8, op->seg);                                                       \
     }
 BT_DEFINE_MEM(8)

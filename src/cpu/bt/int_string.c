@@ -63,10 +63,11 @@ static ALWAYS_INLINE void bt_str_advance(struct bt_vcpu *c, const struct bt_op *
 #define DEF_STEPS(bits)                                                                                        \
     static ALWAYS_INLINE uint64_t bt_movs##bits(struct bt_vcpu *c, const struct bt_op *op, uint64_t n)         \
     {                                                                                                          \
-        uint64_t si = c->r[BT_RSI] & op->amask, di = c->r[BT_RDI] & op->amask, add_s, k;                       \
+        uint64_t si = c->r[BT_RSI] & op->amask, di = c->r[BT_RDI] & op->amask, k;                              \
         uint64_t src = bt_lin(c, op->flags & BT_OPF_LONG, op->seg, si, bits / 8, BT_ACC_READ);                 \
         struct bt_tlbe *es = bt_tlbe(c, c->ctx, src), *ed;                                                     \
         uint64_t dst;                                                                                          \
+        char *from;                                                                                            \
         uint##bits##_t v = 0;                                                                                  \
         bool hit = bt_page_hit(es->tag_r, src, bits / 8);                                                      \
                                                                                                                \
@@ -77,11 +78,11 @@ static ALWAYS_INLINE void bt_str_advance(struct bt_vcpu *c, const struct bt_op *
         dst = bt_lin(c, op->flags & BT_OPF_LONG, BT_ES, di, bits / 8, BT_ACC_WRITE);                           \
         ed = bt_tlbe(c, c->ctx, dst);                                                                          \
         /* The host pointer of the source survives where the destination's lookup evicts its TLB entry. */     \
-        add_s = es->add;                                                                                       \
+        from = bt_host(es, src);                                                                               \
         if (hit && !bt_page_hit(ed->tag_w, dst, bits / 8))                                                     \
             bt_probe_write(c, c->ctx, dst, bits / 8, BT_ES);                                                   \
         if (LIKELY(hit && bt_page_hit(ed->tag_w, dst, bits / 8))) {                                            \
-            char *from = (char *)(uintptr_t)(src + add_s), *to = (char *)(uintptr_t)(dst + ed->add);           \
+            char *to = bt_host(ed, dst);                                                                       \
                                                                                                                \
             k = 1;                                                                                             \
             if (n > 1 && !(c->rflags & BT_DF)) {                                                               \
@@ -100,7 +101,7 @@ static ALWAYS_INLINE void bt_str_advance(struct bt_vcpu *c, const struct bt_op *
         } else {                                                                                               \
             k = 1;                                                                                             \
             if (hit)                                                                                           \
-                v = *(const volatile bt_u##bits *)(uintptr_t)(src + add_s);                                    \
+                v = *(const volatile bt_u##bits *)from;                                                        \
             bt_st##bits(c, dst, v, BT_ES);                                                                     \
         }                                                                                                      \
         bt_str_advance(c, op, BT_RSI, k, bits / 8);                                                            \
@@ -114,7 +115,7 @@ static ALWAYS_INLINE void bt_str_advance(struct bt_vcpu *c, const struct bt_op *
         struct bt_tlbe *ed = bt_tlbe(c, c->ctx, dst);                                                          \
                                                                                                                \
         if (n > 1 && !(c->rflags & BT_DF) && LIKELY(bt_page_hit(ed->tag_w, dst, bits / 8))) {                  \
-            char *to = (char *)(uintptr_t)(dst + ed->add);                                                     \
+            char *to = bt_host(ed, dst);                                                                       \
             uint64_t count;                                                                                    \
                                                                                                                \
             k = count = bt_str_reach(c, op, BT_ES, di, bits / 8, MIN(n, bt_str_in_page(dst, bits / 8)));       \

@@ -10,16 +10,18 @@
 #include "cpu/bt/copy.h"
 #include "cpu/bt/sys_priv.h"
 
-static void mmu_entry_clear(struct bt_tlbe *e)
-{
-    e->tag_r = e->tag_w = e->tag_x = BT_TLB_NONE;
-    e->info = 0;
-}
-
 /* Entry number i of all contexts' entries. */
 static struct bt_tlbe *mmu_slot(struct bt_vcpu *c, unsigned i)
 {
     return &c->tlb[i >> BT_TLB_BITS][i & (BT_TLB_SIZE - 1)];
+}
+
+static void mmu_slot_clear(struct bt_vcpu *c, unsigned i)
+{
+    struct bt_tlbe *e = mmu_slot(c, i);
+
+    e->tag_r = e->tag_w = bt_tlb_none(i & (BT_TLB_SIZE - 1));
+    e->info = 0;
 }
 
 /* #SS or #GP for an address that is not canonical. */
@@ -55,7 +57,6 @@ static struct bt_tlbe *mmu_fill_set(struct bt_vcpu *c, unsigned set, unsigned ct
     struct bt_tlbe *e = bt_tlbe(c, set, lin);
     uint64_t page = lin & ~(MEM_PAGE_SIZE - 1);
     struct bt_walk w;
-    bool fast;
 
     if (BT_LONG_MODE(c) && !bt_canonical(lin))
         mmu_raise_canonical(c, seg);
@@ -66,18 +67,19 @@ static struct bt_tlbe *mmu_fill_set(struct bt_vcpu *c, unsigned set, unsigned ct
     e->gpa = w.gpa;
     e->info = page | (w.global ? BT_TLB_GLOBAL : 0) | w.shift;
     e->region = bt_find_region(c, w.gpa);
-    e->mask = NULL;
-    e->add = 0;
-    e->tag_x = bt_walk_allows(c, ctx, BT_ACC_FETCH, &w) ? page : BT_TLB_NONE;
-    e->tag_r = e->tag_w = BT_TLB_NONE;
-    if (!e->region)
+    e->mask = e->region ? &e->region->code_mask[(w.gpa - e->region->gpa) >> MEM_PAGE_SHIFT] : NULL;
+    e->host = e->region ? (uint64_t)(uintptr_t)e->region->host + (w.gpa - e->region->gpa) : 0;
+    e->tag_r = e->tag_w = bt_tlb_none((unsigned)(lin >> MEM_PAGE_SHIFT) & (BT_TLB_SIZE - 1));
+    if (set >= BT_CTX_FETCH) {
+        if (bt_walk_allows(c, ctx, BT_ACC_FETCH, &w))
+            e->tag_x = page;
         return e;
-    e->mask = &e->region->code_mask[(w.gpa - e->region->gpa) >> MEM_PAGE_SHIFT];
-    e->add = (uint64_t)(uintptr_t)e->region->host + (w.gpa - e->region->gpa) - page;
-    fast = !(c->sys.bp_data && bt_bp_page(c, lin)) && !(ctx == BT_CTX_USER && c->sys.align_check);
-    if (fast && bt_walk_allows(c, ctx, BT_ACC_READ, &w))
+    }
+    if (!e->region || (c->sys.bp_data && bt_bp_page(c, lin)) || (ctx == BT_CTX_USER && c->sys.align_check))
+        return e;
+    if (bt_walk_allows(c, ctx, BT_ACC_READ, &w))
         e->tag_r = page;
-    if (fast && w.dirty && !e->region->read_only && bt_walk_allows(c, ctx, BT_ACC_WRITE, &w))
+    if (w.dirty && !e->region->read_only && bt_walk_allows(c, ctx, BT_ACC_WRITE, &w))
         e->tag_w = page;
     return e;
 }
@@ -140,7 +142,7 @@ static void mmu_device(struct bt_vcpu *c, uint64_t gpa, uint8_t *buf, unsigned s
 static void mmu_load(struct bt_vcpu *c, const struct bt_tlbe *e, uint64_t lin, void *buf, unsigned size)
 {
     if (e->region)
-        bt_copy(buf, (const void *)(uintptr_t)(lin + e->add), size);
+        bt_copy(buf, bt_host(e, lin), size);
     else
         mmu_device(c, e->gpa | (lin & (MEM_PAGE_SIZE - 1)), buf, size, false);
 }
@@ -150,7 +152,7 @@ static void mmu_store(struct bt_vcpu *c, struct bt_tlbe *e, uint64_t lin, const 
     if (!e->region) {
         mmu_device(c, e->gpa | (lin & (MEM_PAGE_SIZE - 1)), (uint8_t *)(uintptr_t)buf, size, true);
     } else if (!e->region->read_only) {
-        bt_copy((void *)(uintptr_t)(lin + e->add), buf, size);
+        bt_copy(bt_host(e, lin), buf, size);
         bt_note_write(c, e, lin, size);
     }
 }
@@ -236,7 +238,7 @@ void *bt_lock_ptr(struct bt_vcpu *c, unsigned ctx, uint64_t lin, unsigned size, 
     struct bt_tlbe *e = bt_tlbe(c, ctx, lin);
 
     if (LIKELY(bt_page_hit(e->tag_w, lin, size)))
-        return (void *)(uintptr_t)(lin + e->add);
+        return bt_host(e, lin);
     bt_probe_write(c, ctx, lin, size, seg);
     if (mmu_first_part(lin, size) < size)
         return NULL;
@@ -244,7 +246,7 @@ void *bt_lock_ptr(struct bt_vcpu *c, unsigned ctx, uint64_t lin, unsigned size, 
     if (!e->region || e->region->read_only)
         return NULL;
     mmu_breakpoints(c, lin, size, true);
-    return (void *)(uintptr_t)(lin + e->add);
+    return bt_host(e, lin);
 }
 
 void bt_split_lock(struct bt_vm *vm)
@@ -271,7 +273,7 @@ void bt_ld_bytes(struct bt_vcpu *c, uint64_t lin, void *buf, unsigned size, unsi
     const struct bt_tlbe *e = bt_tlbe(c, c->ctx, lin);
 
     if (LIKELY(bt_page_hit(e->tag_r, lin, size)))
-        bt_copy(buf, (const void *)(uintptr_t)(lin + e->add), size);
+        bt_copy(buf, bt_host(e, lin), size);
     else
         bt_read_slow(c, c->ctx, lin, buf, size, seg);
 }
@@ -281,7 +283,7 @@ void bt_st_bytes(struct bt_vcpu *c, uint64_t lin, const void *buf, unsigned size
     struct bt_tlbe *e = bt_tlbe(c, c->ctx, lin);
 
     if (LIKELY(bt_page_hit(e->tag_w, lin, size))) {
-        bt_copy((void *)(uintptr_t)(lin + e->add), buf, size);
+        bt_copy(bt_host(e, lin), buf, size);
         bt_note_write(c, e, lin, size);
     } else {
         bt_write_slow(c, c->ctx, lin, buf, size, seg);
@@ -299,7 +301,7 @@ static void mmu_large_reset(struct bt_vcpu *c)
 void bt_tlb_flush_all(struct bt_vcpu *c)
 {
     for (unsigned i = 0; i < BT_NCTX * BT_TLB_SIZE; i++)
-        mmu_entry_clear(mmu_slot(c, i));
+        mmu_slot_clear(c, i);
     c->sys.n_log = 0;
     mmu_large_reset(c);
     c->stat[BT_STAT_TLB_FLUSH]++;
@@ -309,17 +311,13 @@ void bt_tlb_flush_nonglobal(struct bt_vcpu *c)
 {
     if (c->sys.n_log <= BT_TLB_LOG) {
         for (unsigned i = 0; i < c->sys.n_log; i++) {
-            struct bt_tlbe *e = mmu_slot(c, c->sys.log[i]);
-
-            if (!(e->info & BT_TLB_GLOBAL))
-                mmu_entry_clear(e);
+            if (!(mmu_slot(c, c->sys.log[i])->info & BT_TLB_GLOBAL))
+                mmu_slot_clear(c, c->sys.log[i]);
         }
     } else {
         for (unsigned i = 0; i < BT_NCTX * BT_TLB_SIZE; i++) {
-            struct bt_tlbe *e = mmu_slot(c, i);
-
-            if (!(e->info & BT_TLB_GLOBAL))
-                mmu_entry_clear(e);
+            if (!(mmu_slot(c, i)->info & BT_TLB_GLOBAL))
+                mmu_slot_clear(c, i);
         }
     }
     c->sys.n_log = 0;
@@ -331,7 +329,7 @@ void bt_tlb_flush_page(struct bt_vcpu *c, uint64_t lin)
     unsigned half = (unsigned)(lin >> 63);
 
     for (unsigned ctx = 0; ctx < BT_NCTX; ctx++)
-        mmu_entry_clear(bt_tlbe(c, ctx, lin));
+        mmu_slot_clear(c, ctx << BT_TLB_BITS | ((unsigned)(lin >> MEM_PAGE_SHIFT) & (BT_TLB_SIZE - 1)));
     if (lin < c->sys.large_lo[half] || lin > c->sys.large_hi[half])
         return;
     /* lin may lie in a large page, whose other 4K pieces go too. */
@@ -340,7 +338,7 @@ void bt_tlb_flush_page(struct bt_vcpu *c, uint64_t lin)
         unsigned shift = (unsigned)(e->info & BT_TLB_SHIFT);
 
         if (shift > MEM_PAGE_SHIFT && ((e->info ^ lin) >> shift) == 0)
-            mmu_entry_clear(e);
+            mmu_slot_clear(c, i);
     }
 }
 

@@ -73,6 +73,12 @@ static ALWAYS_INLINE bool bt_page_hit(uint64_t tag, uint64_t lin, unsigned size)
     return LIKELY(tag == (lin & ~(MEM_PAGE_SIZE - 1))) && LIKELY((lin & (MEM_PAGE_SIZE - 1)) <= MEM_PAGE_SIZE - size);
 }
 
+/* Host pointer through an entry of RAM or ROM. */
+static ALWAYS_INLINE void *bt_host(const struct bt_tlbe *e, uint64_t lin)
+{
+    return (void *)(uintptr_t)(e->host + (lin & (MEM_PAGE_SIZE - 1)));
+}
+
 static ALWAYS_INLINE void bt_note_write(struct bt_vcpu *c, struct bt_tlbe *e, uint64_t lin, unsigned size)
 {
     atomic_signal_fence(memory_order_seq_cst);
@@ -89,7 +95,7 @@ static ALWAYS_INLINE void bt_note_write(struct bt_vcpu *c, struct bt_tlbe *e, ui
         uint##bits##_t v;                                                                                              \
                                                                                                                        \
         if (LIKELY(bt_page_hit(e->tag_r, lin, bits / 8)))                                                              \
-            return *(const volatile bt_u##bits *)(uintptr_t)(lin + e->add);                                            \
+            return *(const volatile bt_u##bits *)bt_host(e, lin);                                                      \
         bt_read_slow(c, ctx, lin, &v, bits / 8, seg);                                                                  \
         return v;                                                                                                      \
     }                                                                                                                  \
@@ -99,7 +105,7 @@ static ALWAYS_INLINE void bt_note_write(struct bt_vcpu *c, struct bt_tlbe *e, ui
         struct bt_tlbe *e = bt_tlbe(c, ctx, lin);                                                                      \
                                                                                                                        \
         if (LIKELY(bt_page_hit(e->tag_w, lin, bits / 8))) {                                                            \
-            *(volatile bt_u##bits *)(uintptr_t)(lin + e->add) = v;                                                     \
+            *(volatile bt_u##bits *)bt_host(e, lin) = v;                                                               \
             bt_note_write(c, e, lin, bits / 8);                                                                        \
             return;                                                                                                    \
         }                                                                                                              \

@@ -295,6 +295,8 @@ void bt_vcpu_loop(struct bt_vcpu *c, struct cpu_exit *ret_exit)
 {
     enum run_result r = RUN_AGAIN;
 
+    if (c->t1)
+        bt_t1_thread_begin(c);
     bt_pv_enter(c);
     while (r == RUN_AGAIN)
         r = run_guarded(c);

@@ -4,6 +4,7 @@
  * A descriptor cache (struct bt_seg) is the truth while it is loaded; tables are read only at loads. In real mode a
  * load changes selector and base alone, so that limits set in protected mode last ("unreal mode"). It must not know how
  * transfers work (far.c, iret.c, task.c, exc.c). */
+#include "cpu/bt/fp.h"
 #include "cpu/bt/sys_priv.h"
 
 /* ---- descriptors ---- */
@@ -305,6 +306,7 @@ void bt_state_update(struct bt_vcpu *c)
     bt_ctx_update(c);
     if (UNLIKELY(c->rflags & BT_TF))
         atomic_fetch_or_explicit(&c->events, BT_EV_STEP, memory_order_relaxed);
+    bt_fp_ready_update(c);
 }
 
 void bt_rflags_write(struct bt_vcpu *c, uint64_t value, uint64_t mask)

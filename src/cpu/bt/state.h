@@ -125,21 +125,32 @@ enum bt_mode { BT_MODE_16, BT_MODE_32, BT_MODE_64 };
 enum { BT_CTX_KERNEL, BT_CTX_USER, BT_CTX_KERNEL_AC, BT_CTX_FETCH, BT_NCTX = BT_CTX_FETCH + 2 };
 #define BT_TLB_BITS 9
 #define BT_TLB_SIZE (1U << BT_TLB_BITS)
-#define BT_TLB_NONE 1ULL /* never equals a page address */
+/* The tag of an empty entry: a page whose entry would be another one, so that no address can be taken for a hit, by
+ * comparison of pages or by subtraction (t1_probe.c). */
+static inline uint64_t bt_tlb_none(unsigned slot)
+{
+    return (uint64_t)((slot ^ 1) & (BT_TLB_SIZE - 1)) << MEM_PAGE_SHIFT;
+}
 
 struct bt_tlbe {
-    uint64_t tag_r; /* linear page address that may be read, or BT_TLB_NONE */
+    union {
+        uint64_t tag_r; /* linear page address that may be read, or bt_tlb_none */
+        uint64_t tag_x; /* entries for fetches: that may be executed */
+    };
     uint64_t tag_w; /* ... that may be written without further ado (RAM, D set, writable) */
-    uint64_t tag_x; /* ... that may be executed */
-    uint64_t add;   /* host pointer = lin + add */
+    uint64_t host;  /* host address of the page; without meaning where there is no region */
     uint64_t gpa;   /* guest-physical page address */
     struct mem_region *region;
     _Atomic uint64_t *mask; /* the page's word in region->code_mask; NULL without a region */
     uint64_t info; /* linear page address | BT_TLB_GLOBAL | log2 of the guest's page size; 0: entry never filled */
+    uint64_t unused;
 };
+_Static_assert(sizeof(struct bt_tlbe) == 64, "one cache line");
 #define BT_TLB_SHIFT 0xffU   /* part of info: log2 of the page size */
 #define BT_TLB_GLOBAL 0x100U /* part of info: survives CR3 loads */
-_Static_assert(sizeof(struct bt_tlbe) == 64, "one cache line");
+
+/* Bits of c->fp_ready. */
+enum { BT_FP_READY_SSE = 1, BT_FP_READY_AVX = 2 };
 
 /* Bits of c->events: reasons to leave the fast path at the next instruction boundary. */
 enum {
@@ -182,9 +193,15 @@ struct bt_sys {
 /* Branch cache of translated code: where the translation of a linear address begins. */
 #define BT_JC_SIZE 2048U
 struct bt_jce {
-    uint64_t rip;
-    const void *code; /* NULL: rip has no meaning */
+    uint64_t rip; /* empty: bt_jc_none */
+    const void *code;
 };
+
+/* An address that would be looked up elsewhere. */
+static inline uint64_t bt_jc_none(unsigned slot)
+{
+    return slot ^ 1;
+}
 
 #define BT_CPUID_MAX 96
 #define BT_PHYS_BITS 46 /* guest-physical address bits, reported by CPUID 0x80000008 */
@@ -204,8 +221,10 @@ struct bt_vcpu {
     uint8_t flat;       /* bit n: segment n has base 0, limit 4 GiB, is writable: no checks needed (16/32-bit modes) */
     uint8_t stack_bits; /* 16, 32 or 64 */
     uint8_t fp_live;    /* guest x87/SSE/AVX state is in the host registers, see fp.h */
+    uint8_t fp_ready;   /* BT_FP_READY_*: live, and nothing forbids such instructions */
     uint8_t halted;
-    uint64_t insns; /* instructions retired (approximate: per block) */
+    uint64_t insns; /* instructions that T0 retired (approximate: per block) */
+    struct bt_vcpu *self;
 
     /* What translated code works with (t1.h) */
     uint16_t t1_flags;               /* arithmetic flags as LAHF and SETO give them, see bt_fl_pack */

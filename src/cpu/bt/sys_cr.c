@@ -6,7 +6,7 @@
 
 /* x[0]: register number; x[1]: operand size. */
 
-static enum bt_next h_mov_from_cr(struct bt_vcpu *c, const struct bt_op *op)
+enum bt_next bt_sys_mov_from_cr(struct bt_vcpu *c, const struct bt_op *op)
 {
     uint64_t v = 0;
 
@@ -202,7 +202,7 @@ static int cr_bind_mov(const struct bt_insn *in, struct bt_op *op)
     if ((to_dr || from_dr) && op->x[0] > 7)
         return -EINVAL;
     if (to_cr || from_cr)
-        return cr_bind(op, to_cr ? h_mov_to_cr : h_mov_from_cr);
+        return cr_bind(op, to_cr ? h_mov_to_cr : bt_sys_mov_from_cr);
     return cr_bind(op, to_dr ? h_mov_to_dr : h_mov_from_dr);
 }
 

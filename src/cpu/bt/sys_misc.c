@@ -167,6 +167,11 @@ static enum bt_next h_hypercall(struct bt_vcpu *c, const struct bt_op *op)
     return BT_END;
 }
 
+const bt_fn bt_sys_misc[BT_SYS_MISC_N] = {
+    [BT_SYS_CLI] = h_cli,     [BT_SYS_STI] = h_sti,       [BT_SYS_STAC] = h_stac,   [BT_SYS_CLAC] = h_clac,
+    [BT_SYS_RDTSC] = h_rdtsc, [BT_SYS_RDTSCP] = h_rdtscp, [BT_SYS_RDMSR] = h_rdmsr, [BT_SYS_XGETBV] = h_xgetbv,
+};
+
 static int misc_bind(struct bt_op *op, bt_fn fn, bool end)
 {
     op->fn = fn;

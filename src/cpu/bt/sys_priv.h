@@ -321,4 +321,22 @@ int bt_bind_sys_io(struct bt_vcpu *c, const struct bt_insn *in, struct bt_op *op
 int bt_bind_sys_far(struct bt_vcpu *c, const struct bt_insn *in, struct bt_op *op);   /* sys_far.c */
 int bt_bind_sys_misc(struct bt_vcpu *c, const struct bt_insn *in, struct bt_op *op);  /* sys_misc.c */
 
+/* Handlers that the translator knows by name: they change nothing that the run loop would have to look at (BT_SYS_STI:
+ * the interrupt shadow). */
+enum {
+    BT_SYS_CLI,
+    BT_SYS_STI,
+    BT_SYS_STAC,
+    BT_SYS_CLAC,
+    BT_SYS_RDTSC,
+    BT_SYS_RDTSCP,
+    BT_SYS_RDMSR,
+    BT_SYS_XGETBV,
+    BT_SYS_MISC_N
+};
+extern const bt_fn bt_sys_misc[BT_SYS_MISC_N];
+enum { BT_SYS_FROM_SEG, BT_SYS_SWAPGS, BT_SYS_RDBASE, BT_SYS_WRBASE, BT_SYS_SEG_N };
+extern const bt_fn bt_sys_seg[BT_SYS_SEG_N];
+enum bt_next bt_sys_mov_from_cr(struct bt_vcpu *c, const struct bt_op *op);
+
 #endif

@@ -91,6 +91,13 @@ static enum bt_next h_wrbase(struct bt_vcpu *c, const struct bt_op *op)
     return BT_NEXT;
 }
 
+const bt_fn bt_sys_seg[BT_SYS_SEG_N] = {
+    [BT_SYS_FROM_SEG] = h_mov_from_seg,
+    [BT_SYS_SWAPGS] = h_swapgs,
+    [BT_SYS_RDBASE] = h_rdbase,
+    [BT_SYS_WRBASE] = h_wrbase,
+};
+
 static int seg_bind(struct bt_op *op, bt_fn fn, unsigned seg)
 {
     op->fn = fn;

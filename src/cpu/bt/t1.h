@@ -27,11 +27,13 @@ void bt_t1_reset(struct bt_vcpu *c);
 bool bt_t1_full(const struct bt_vcpu *c);
 /* Translate b for the present rip and context; bt_t1_full was false. NULL: cannot be translated. Between blocks only;
  * ordinary code: guest FP state has been saved. */
-struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b);
+const struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b);
 
 /* Put t into the branch cache of its context. */
 void bt_t1_remember(struct bt_vcpu *c, const struct bt_trans *t);
 
+/* This thread is going to run c: its base of GS becomes the vCPU's, which translated code works with. */
+void bt_t1_thread_begin(struct bt_vcpu *c);
 /* Run translated code from t on until it comes back to the run loop, at an instruction boundary with everything in c.
  * Faults leave by bt_raise. c->op_end must not be NULL. */
 void bt_t1_run(struct bt_vcpu *c, const struct bt_trans *t);

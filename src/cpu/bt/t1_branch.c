@@ -11,25 +11,22 @@ static bool t1_canonical(uint64_t a)
     return (uint64_t)((int64_t)(a << 16) >> 16) == a;
 }
 
-/* rax: target. Leaves to the handler unless the branch cache has it; returns where the cache has the code's address. */
+/* r15: target. Leaves to the handler unless the branch cache has it; returns where the cache has the code's address. */
 static struct bt_x t1_lookup(struct t1 *s)
 {
     int32_t at = T1_OFF(jc) + (int32_t)(s->ctx * sizeof(s->c->jc[0]));
     struct bt_emit *e = &s->e;
 
     _Static_assert(sizeof(struct bt_jce) == 16, "the shift below");
-    bt_emit_ins(e, 4, 0x89, T1_A, bt_x_reg(T1_P));
-    bt_emit_ins(e, 4, 0x81, 4, bt_x_reg(T1_P));
+    t1_fl_clobber(s);
+    bt_emit_ins(e, 4, 0x89, T1_T, bt_x_reg(T1_I));
+    bt_emit_ins(e, 4, 0x81, 4, bt_x_reg(T1_I));
     bt_emit_u32(e, BT_JC_SIZE - 1);
-    bt_emit_ins(e, 4, 0xc1, 4, bt_x_reg(T1_P));
+    bt_emit_ins(e, 4, 0xc1, 4, bt_x_reg(T1_I));
     bt_emit_u8(e, 4);
-    bt_emit_ins(e, 8, 0x3b, T1_A, bt_x_sib(T1_C, T1_P, 0, at + (int32_t)offsetof(struct bt_jce, rip)));
+    bt_emit_ins(e, 8, 0x3b, T1_T, bt_x_gs(T1_I, at + (int32_t)offsetof(struct bt_jce, rip)));
     t1_slow_jump(s, 5);
-    /* An empty entry has code NULL: rip 0 could be the target. */
-    bt_emit_ins(e, 8, 0x8b, T1_P, bt_x_sib(T1_C, T1_P, 0, at + (int32_t)offsetof(struct bt_jce, code)));
-    bt_emit_ins(e, 8, 0x85, T1_P, bt_x_reg(T1_P));
-    t1_slow_jump(s, 4);
-    return bt_x_reg(T1_P);
+    return bt_x_gs(T1_I, at + (int32_t)offsetof(struct bt_jce, code));
 }
 
 static void t1_rsp_add(struct t1 *s, int32_t n)
@@ -41,40 +38,40 @@ static void t1_rsp_add(struct t1 *s, int32_t n)
 static void t1_store_const(struct t1 *s, uint64_t v)
 {
     if (v == (uint64_t)(int64_t)(int32_t)v) {
-        bt_emit_ins(&s->e, 8, 0xc7, 0, bt_x_mem(T1_P, 0));
+        bt_emit_ins(&s->e, 8, 0xc7, 0, s->x);
         bt_emit_u32(&s->e, (uint32_t)v);
     } else {
-        bt_emit_const(&s->e, T1_A, v);
-        bt_emit_ins(&s->e, 8, 0x89, T1_A, bt_x_mem(T1_P, 0));
+        bt_emit_const(&s->e, T1_T, v);
+        bt_emit_ins(&s->e, 8, 0x89, T1_T, s->x);
     }
 }
 
 bool t1_op_jcc(struct t1 *s, const struct t1_desc *d)
 {
-    uint64_t target = s->rip + s->op->aux;
+    uint64_t target = s->rip + s->op->aux, next = s->rip + s->op->len;
+    const struct t1_node *fall = bt_t1_node_at(s, next);
 
     if (!t1_canonical(target))
         return false;
     t1_fl_host(s);
-    t1_fl_mem(s);
-    t1_exit_to(s, d->sub, target);
-    t1_exit_to(s, BT_JMP, s->rip + s->op->len);
+    t1_goto(s, d->sub, target);
+    if (fall && fall == &s->nodes[s->i_node + 1])
+        return true; /* falls into it */
+    t1_goto(s, BT_JMP, next);
     s->done = true;
     return true;
 }
 
-/* Flags to memory, target of an indirect branch to rax. */
+/* The target of an indirect branch to r15. */
 static bool t1_target(struct t1 *s, const struct t1_desc *d)
 {
     if (d->kind == BT_BR_M) {
         if (!t1_mem(s, 8, false))
             return false;
-        bt_emit_ins(&s->e, 8, 0x8b, T1_A, bt_x_mem(T1_P, 0));
+        bt_emit_ins(&s->e, 8, 0x8b, T1_T, s->x);
         return true;
     }
-    t1_fl_mem(s);
-    s->fl = T1_FL_MEM;
-    bt_emit_ins(&s->e, 8, 0x8b, T1_A, t1_guest(s->op->src));
+    bt_emit_ins(&s->e, 8, 0x8b, T1_T, t1_guest(s->op->src));
     return true;
 }
 
@@ -85,8 +82,7 @@ bool t1_op_jmp(struct t1 *s, const struct t1_desc *d)
     if (d->kind == BT_BR_REL) {
         if (!t1_canonical(target))
             return false;
-        t1_fl_mem(s);
-        t1_exit_to(s, BT_JMP, target);
+        t1_goto(s, BT_JMP, target);
     } else {
         if (!t1_target(s, d))
             return false;
@@ -100,23 +96,26 @@ bool t1_op_call(struct t1 *s, const struct t1_desc *d)
 {
     uint64_t target = s->rip + s->op->aux;
     bool direct = d->kind == BT_BR_REL;
+    struct bt_x code;
 
     if (direct ? !t1_canonical(target) : !t1_target(s, d))
         return false;
     if (!direct) {
-        struct bt_x code = t1_lookup(s);
-
-        bt_emit_ins(&s->e, 8, 0x89, T1_A, t1_state(T1_OFF(t1_target[0])));
-        bt_emit_ins(&s->e, 8, 0x89, code.reg, t1_state(T1_OFF(t1_target[1])));
+        code = t1_lookup(s);
+        bt_emit_ins(&s->e, 8, 0x89, T1_T, t1_state(T1_OFF(t1_target[0])));
+        bt_emit_ins(&s->e, 8, 0x8b, T1_T, code);
+        bt_emit_ins(&s->e, 8, 0x89, T1_T, t1_state(T1_OFF(t1_target[1])));
     }
     t1_stack(s, t1_host[BT_RSP], -8, true);
     t1_store_const(s, s->rip + s->op->len);
     t1_rsp_add(s, -8);
     t1_note_store(s, 8);
-    s->notes[s->n_notes - 1].next_rip = target;
-    s->notes[s->n_notes - 1].dynamic = !direct;
+    if (s->n_notes > 0) {
+        s->notes[s->n_notes - 1].next_rip = target;
+        s->notes[s->n_notes - 1].dynamic = !direct;
+    }
     if (direct)
-        t1_exit_to(s, BT_JMP, target);
+        t1_exit_to(s, target);
     else
         bt_emit_ins(&s->e, 8, 0xff | BT_OPC_NOREXW, 4, t1_state(T1_OFF(t1_target[1])));
     s->done = true;
@@ -128,7 +127,7 @@ bool t1_op_ret(struct t1 *s, const struct t1_desc *d)
     struct bt_x code;
 
     t1_stack(s, t1_host[BT_RSP], 0, false);
-    bt_emit_ins(&s->e, 8, 0x8b, T1_A, bt_x_mem(T1_P, 0));
+    bt_emit_ins(&s->e, 8, 0x8b, T1_T, s->x);
     code = t1_lookup(s);
     t1_rsp_add(s, 8 + (int32_t)s->op->imm);
     bt_emit_ins(&s->e, 8, 0xff | BT_OPC_NOREXW, 4, code);
@@ -138,24 +137,20 @@ bool t1_op_ret(struct t1 *s, const struct t1_desc *d)
 
 bool t1_op_push(struct t1 *s, const struct t1_desc *d)
 {
-    int reg;
+    int reg = T1_T;
 
     if (d->kind == BT_BR_M) {
         if (!t1_mem(s, 8, false))
             return false;
-        bt_emit_ins(&s->e, 8, 0x8b, T1_A, bt_x_mem(T1_P, 0));
-        bt_emit_ins(&s->e, 8, 0x89, T1_A, t1_state(T1_OFF(t1_target[0])));
+        bt_emit_ins(&s->e, 8, 0x8b, T1_T, s->x);
     }
     t1_stack(s, t1_host[BT_RSP], -8, true);
     if (d->kind == BT_BR_REL) {
         t1_store_const(s, s->op->imm);
     } else {
-        reg = T1_A;
-        if (d->kind == BT_BR_M)
-            bt_emit_ins(&s->e, 8, 0x8b, T1_A, t1_state(T1_OFF(t1_target[0])));
-        else
-            reg = t1_src(s, s->op->src, T1_A);
-        bt_emit_ins(&s->e, 8, 0x89, reg, bt_x_mem(T1_P, 0));
+        if (d->kind != BT_BR_M)
+            reg = t1_src(s, s->op->src, T1_T);
+        bt_emit_ins(&s->e, 8, 0x89, reg, s->x);
     }
     t1_rsp_add(s, -8);
     t1_note_store(s, 8);
@@ -164,11 +159,11 @@ bool t1_op_push(struct t1 *s, const struct t1_desc *d)
 
 bool t1_op_pop(struct t1 *s, const struct t1_desc *d)
 {
-    int reg = t1_dst(s->op->dst, T1_A);
+    int reg = t1_dst(s->op->dst, T1_T);
 
     t1_stack(s, t1_host[BT_RSP], 0, false);
     t1_rsp_add(s, 8); /* POP RSP: the value wins */
-    bt_emit_ins(&s->e, 8, 0x8b, reg, bt_x_mem(T1_P, 0));
+    bt_emit_ins(&s->e, 8, 0x8b, reg, s->x);
     t1_dst_done(s, s->op->dst, reg);
     return true;
 }
@@ -179,6 +174,6 @@ bool t1_op_leave(struct t1 *s, const struct t1_desc *d)
         return false;
     t1_stack(s, t1_host[BT_RBP], 0, false);
     bt_emit_ins(&s->e, 8, 0x8d, t1_host[BT_RSP], bt_x_mem(t1_host[BT_RBP], 8));
-    bt_emit_ins(&s->e, 8, 0x8b, t1_host[BT_RBP], bt_x_mem(T1_P, 0));
+    bt_emit_ins(&s->e, 8, 0x8b, t1_host[BT_RBP], s->x);
     return true;
 }

@@ -2,6 +2,7 @@
  * since the binder has chosen it by just that. So the interpreter needs to know nothing of the translator. */
 #include "cpu/bt/fp_priv.h"
 #include "cpu/bt/int_priv.h"
+#include "cpu/bt/sys_priv.h"
 #include "cpu/bt/t1_priv.h"
 
 static unsigned t1_hash(bt_fn fn)
@@ -85,15 +86,15 @@ static void t1_classify_moves(struct bt_t1 *t)
             t1_sizes(t, &bt_int_setcc[cc][mem], 1, 1, D(T1_SETCC, cc, mem));
         }
         for (unsigned op = 0; op < BT_MUL_N; op++)
-            t1_sizes(t, bt_int_mul[op][mem], 4, 1, D(op < BT_MUL_DIV ? T1_MUL : T1_CALLOUT, op, mem));
+            t1_sizes(t, bt_int_mul[op][mem], 4, 1, D(op < BT_MUL_DIV ? T1_MUL : T1_DIV, op, mem));
         for (unsigned op = 0; op < BT_SCAN_N; op++)
             t1_sizes(t, bt_int_scan[op][mem], 3, 2, D(T1_SCAN, op, mem));
         for (unsigned op = 0; op < BT_BMI_N; op++)
-            t1_sizes(t, bt_int_bmi[op][mem], 2, 4, D(T1_CALLOUT, op, mem));
+            t1_sizes(t, bt_int_bmi[op][mem], 2, 4, D(T1_BMI, op, mem));
         t1_sizes(t, bt_int_imul2[mem], 3, 2, D(T1_IMUL2, 0, mem));
         t1_sizes(t, bt_int_imul3[mem], 3, 2, D(T1_IMUL3, 0, mem));
-        t1_sizes(t, bt_int_crc32[mem], 4, 1, D(T1_CALLOUT, 0, mem));
-        t1_sizes(t, bt_int_movbe[mem], 3, 2, D(T1_CALLOUT, 0, mem));
+        t1_sizes(t, bt_int_crc32[mem], 4, 1, D(T1_CRC32, 0, mem));
+        t1_sizes(t, bt_int_movbe[mem], 3, 2, D(T1_MOVBE, 0, mem));
         t1_sizes(t, bt_int_cbw[mem], 3, 2, D(T1_CBW, mem, 0));
     }
     t1_sizes(t, bt_int_lea, 3, 2, D(T1_LEA, 0, 0));
@@ -117,27 +118,54 @@ static void t1_classify_control(struct bt_t1 *t)
     t1_add(t, bt_int_pop64, D(T1_POP, 0, 0));
     t1_add(t, bt_int_leave, D(T1_LEAVE, 0, 0));
     t1_add(t, bt_int_nop, D(T1_NOP, 0, 0));
+    t1_add(t, bt_int_pushf, D(T1_PUSHF, 0, 0));
+    t1_add(t, bt_int_cmpxchg16b, D(T1_CMPXCHG16B, 0, 0));
+    t1_add(t, bt_sys_misc[BT_SYS_CLI], D(T1_CLI, 0, 0));
+    t1_add(t, bt_sys_misc[BT_SYS_STI], D(T1_STI, 0, 0));
+    t1_add(t, bt_sys_misc[BT_SYS_STAC], D(T1_AC, 0, 0));
+    t1_add(t, bt_sys_misc[BT_SYS_CLAC], D(T1_AC, 1, 0));
+}
+
+static void t1_classify_fp(struct bt_t1 *t)
+{
+    static const bt_fn sse[] = { [T1_FP_REG] = bt_fp_sse_reg,
+                                 [T1_FP_LD] = bt_fp_sse_ld,
+                                 [T1_FP_ST] = bt_fp_sse_st,
+                                 [T1_FP_GEN] = bt_fp_sse_gen,
+                                 [T1_FP_GEN_LD] = bt_fp_sse_gen_ld };
+    static const bt_fn avx[] = { [T1_FP_REG] = bt_fp_avx_reg,
+                                 [T1_FP_LD] = bt_fp_avx_ld,
+                                 [T1_FP_ST] = bt_fp_avx_st,
+                                 [T1_FP_GEN] = bt_fp_avx_gen,
+                                 [T1_FP_GEN_LD] = bt_fp_avx_gen_ld };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(sse); i++) {
+        t1_add(t, sse[i], D(T1_FP, BT_FP_READY_SSE, i));
+        t1_add(t, avx[i], D(T1_FP, BT_FP_READY_AVX, i));
+    }
 }
 
 /* Instructions that stay in their block but are not worth a translation yet, or are better done by the handler. */
 static void t1_classify_callouts(struct bt_t1 *t)
 {
-    static const bt_fn fp[] = {
-        bt_fp_sse_reg,    bt_fp_sse_ld,        bt_fp_sse_st,     bt_fp_sse_gen,    bt_fp_sse_gen_ld, bt_fp_avx_reg,
-        bt_fp_avx_ld,     bt_fp_avx_st,        bt_fp_avx_gen,    bt_fp_avx_gen_ld, bt_fp_mmx_reg,    bt_fp_mmx_ld,
-        bt_fp_mmx_st,     bt_fp_mmx_gen,       bt_fp_mmx_gen_ld, bt_fp_ssemmx_reg, bt_fp_ssemmx_ld,  bt_fp_ssemmx_st,
-        bt_fp_ssemmx_gen, bt_fp_ssemmx_gen_ld, bt_fp_ldmxcsr,    bt_fp_x87_reg,    bt_fp_x87_ld,     bt_fp_x87_st,
-        bt_fp_x87_gen,    bt_fp_fwait,         bt_fp_maskmov,    bt_fp_vmask_ld,   bt_fp_vmask_st,   bt_fp_gather,
-        bt_fp_vzero,      bt_int_pushf,        bt_int_enter,     bt_int_xlat,      bt_int_cmpxchg8b, bt_int_cmpxchg16b,
-        bt_int_push_seg,  bt_int_clflush,
+    static const bt_fn others[] = {
+        bt_fp_mmx_reg,   bt_fp_mmx_ld,    bt_fp_mmx_st,     bt_fp_mmx_gen,       bt_fp_mmx_gen_ld,   bt_fp_ssemmx_reg,
+        bt_fp_ssemmx_ld, bt_fp_ssemmx_st, bt_fp_ssemmx_gen, bt_fp_ssemmx_gen_ld, bt_fp_ldmxcsr,      bt_fp_x87_reg,
+        bt_fp_x87_ld,    bt_fp_x87_st,    bt_fp_x87_gen,    bt_fp_fwait,         bt_fp_maskmov,      bt_fp_vmask_ld,
+        bt_fp_vmask_st,  bt_fp_gather,    bt_fp_vzero,      bt_int_enter,        bt_int_xlat,        bt_int_cmpxchg8b,
+        bt_int_push_seg, bt_int_clflush,  bt_int_pause,     bt_int_rdpid,        bt_sys_mov_from_cr,
     };
 
-    for (unsigned i = 0; i < ARRAY_SIZE(fp); i++)
-        t1_add(t, fp[i], D(T1_CALLOUT, 0, 0));
+    for (unsigned i = 0; i < ARRAY_SIZE(others); i++)
+        t1_add(t, others[i], D(T1_CALLOUT, 0, 0));
+    for (unsigned i = 0; i < BT_SYS_SEG_N; i++)
+        t1_add(t, bt_sys_seg[i], D(T1_CALLOUT, 0, 0));
+    for (unsigned i = BT_SYS_RDTSC; i < BT_SYS_MISC_N; i++)
+        t1_add(t, bt_sys_misc[i], D(T1_CALLOUT, 0, 0));
     for (unsigned i = 0; i < BT_STR_N; i++)
         t1_sizes(t, bt_int_string[i], 4, 1, D(T1_CALLOUT, 0, 0));
     for (unsigned i = 0; i < BT_FENCE_N; i++)
-        t1_add(t, bt_int_fence[i], D(T1_CALLOUT, 0, 0));
+        t1_add(t, bt_int_fence[i], D(T1_FENCE, i, 0));
     for (unsigned i = 0; i < BT_FLAG_N; i++)
         t1_add(t, bt_int_flag[i], D(i <= BT_FLAG_CMC ? T1_FLAG : T1_CALLOUT, i, 0));
     for (unsigned i = 0; i < 2; i++) {
@@ -151,5 +179,6 @@ void bt_t1_classify(struct bt_t1 *t)
     t1_classify_alu(t);
     t1_classify_moves(t);
     t1_classify_control(t);
+    t1_classify_fp(t);
     t1_classify_callouts(t);
 }

@@ -1,6 +1,7 @@
 /* The fixed parts of translated code: the register assignment, the way in and out, calls of handlers, and the
  * out-of-line halves of checks that all translations share. Ordinary code; emitted once, when the code memory is made.
  */
+#include "cpu/bt/fp.h"
 #include "cpu/bt/int_priv.h"
 #include "cpu/bt/t1_priv.h"
 
@@ -9,13 +10,8 @@ const int8_t t1_host[16] = {
     [BT_R8] = 8,  [BT_R9] = -1, [BT_R10] = -1, [BT_R11] = -1, [BT_R12] = 12, [BT_R13] = 13, [BT_R14] = -1, [BT_R15] = -1
 };
 
-struct bt_x t1_state(int32_t off)
-{
-    return bt_x_mem(T1_C, off);
-}
-
 /* Guest registers to and from memory. */
-static void t1_fixed_regs(struct bt_emit *e, bool save)
+static void fixed_regs(struct bt_emit *e, bool save)
 {
     for (int i = 0; i < 16; i++) {
         if (t1_host[i] >= 0)
@@ -24,13 +20,30 @@ static void t1_fixed_regs(struct bt_emit *e, bool save)
 }
 
 /* lea rsp, [rsp + n] */
-static void t1_fixed_rsp(struct bt_emit *e, int n)
+static void fixed_rsp(struct bt_emit *e, int n)
 {
     bt_emit_ins(e, 8, 0x8d, T1_HSP, bt_x_mem(T1_HSP, n));
 }
 
-/* C: enter(rdi = vCPU, rsi = code). Keeps all that the ABI wants kept, rsp is a multiple of 16 then. */
-static void t1_fixed_enter(struct bt_t1 *t, struct bt_emit *e)
+/* The flags' image between rax and c->t1_flags. */
+static void fixed_image(struct bt_emit *e, bool save)
+{
+    if (save)
+        bt_emit_ins(e, 2, 0x89, T1_A, t1_state(T1_OFF(t1_flags)));
+    else
+        bt_emit_ins(e, 4, 0x0fb7, T1_A, t1_state(T1_OFF(t1_flags)));
+}
+
+static void fixed_call(struct bt_emit *e, const void *fn)
+{
+    fixed_rsp(e, -8);
+    bt_emit_const(e, T1_A, (uint64_t)(uintptr_t)fn);
+    bt_emit_ins(e, 8, 0xff | BT_OPC_NOREXW, 2, bt_x_reg(T1_A));
+    fixed_rsp(e, 8);
+}
+
+/* C: enter(rsi = code), with the base of GS set. Keeps all that the ABI wants kept, rsp is a multiple of 16 then. */
+static void fixed_enter(struct bt_t1 *t, struct bt_emit *e)
 {
     static const uint8_t saved[] = { 3, 5, 12, 13, 14, 15 };
 
@@ -40,14 +53,15 @@ static void t1_fixed_enter(struct bt_t1 *t, struct bt_emit *e)
             bt_emit_u8(e, 0x41);
         bt_emit_u8(e, (uint8_t)(0x50 | (saved[i] & 7)));
     }
-    t1_fixed_rsp(e, -8);
-    bt_emit_ins(e, 8, 0x89, 7, bt_x_reg(T1_C));
-    bt_emit_ins(e, 8, 0x89, 6, bt_x_reg(T1_A));
-    t1_fixed_regs(e, false);
-    bt_emit_ins(e, 8, 0xff | BT_OPC_NOREXW, 4, bt_x_reg(T1_A));
+    fixed_rsp(e, -8);
+    bt_emit_ins(e, 8, 0x89, 6, bt_x_reg(T1_P));
+    fixed_image(e, false);
+    fixed_regs(e, false);
+    bt_emit_ins(e, 8, 0xff | BT_OPC_NOREXW, 4, bt_x_reg(T1_P));
     t->leave = e->pos;
-    t1_fixed_regs(e, true);
-    t1_fixed_rsp(e, 8);
+    fixed_image(e, true);
+    fixed_regs(e, true);
+    fixed_rsp(e, 8);
     for (unsigned i = ARRAY_SIZE(saved); i-- > 0;) {
         if (saved[i] >= 8)
             bt_emit_u8(e, 0x41);
@@ -56,10 +70,10 @@ static void t1_fixed_enter(struct bt_t1 *t, struct bt_emit *e)
     bt_emit_u8(e, 0xc3);
 }
 
-/* c->t1_flags into c->rflags; uses rax, rcx, rdx. */
-static void t1_fixed_merge(struct bt_emit *e)
+/* The image in rax into c->rflags; uses rcx and rdx. */
+static void fixed_merge(struct bt_emit *e)
 {
-    bt_emit_ins(e, 4, 0x0fb7, 1, t1_state(T1_OFF(t1_flags)));
+    bt_emit_ins(e, 4, 0x0fb7, 1, bt_x_reg(T1_A));
     bt_emit_ins(e, 8, 0x8b, 0, t1_state(T1_OFF(rflags)));
     bt_emit_ins(e, 8, 0x81, 4, bt_x_reg(0));
     bt_emit_u32(e, (uint32_t)~0x8ffU);
@@ -74,37 +88,36 @@ static void t1_fixed_merge(struct bt_emit *e)
     bt_emit_ins(e, 8, 0x89, 0, t1_state(T1_OFF(rflags)));
 }
 
-/* The reverse; uses rax and rcx. */
-static void t1_fixed_split(struct bt_emit *e)
+/* The reverse; uses rcx. */
+static void fixed_split(struct bt_emit *e)
 {
-    bt_emit_ins(e, 4, 0x8b, 0, t1_state(T1_OFF(rflags)));
-    bt_emit_ins(e, 4, 0x89, 0, bt_x_reg(1));
-    bt_emit_ins(e, 4, 0xc1, 4, bt_x_reg(1)); /* shl ecx, 8 */
+    bt_emit_ins(e, 4, 0x8b, 1, t1_state(T1_OFF(rflags)));
+    bt_emit_ins(e, 4, 0x89, 1, bt_x_reg(0));
+    bt_emit_ins(e, 4, 0xc1, 4, bt_x_reg(0)); /* shl eax, 8 */
     bt_emit_u8(e, 8);
-    bt_emit_ins(e, 4, 0xc1, 5, bt_x_reg(0)); /* shr eax, 11 */
+    bt_emit_ins(e, 4, 0xc1, 5, bt_x_reg(1)); /* shr ecx, 11 */
     bt_emit_u8(e, 11);
-    bt_emit_ins(e, 4, 0x83, 4, bt_x_reg(0)); /* and eax, 1 */
+    bt_emit_ins(e, 4, 0x83, 4, bt_x_reg(1)); /* and ecx, 1 */
     bt_emit_u8(e, 1);
     bt_emit_ins(e, 4, 0x09, 1, bt_x_reg(0));
-    bt_emit_ins(e, 2, 0x89, 0, t1_state(T1_OFF(t1_flags)));
 }
 
-/* Called with rax = rip, r11 = operation: runs its handler. Comes back only if the block may go on. */
-static void t1_fixed_callout(struct bt_t1 *t, struct bt_emit *e, unsigned ctx)
+/* Called with r10 = rip, r11 = operation: runs its handler. Comes back only if the block may go on. */
+static void fixed_callout(struct bt_t1 *t, struct bt_emit *e, unsigned ctx)
 {
     uint32_t ended, stop[2], left;
 
     t->callout[ctx] = e->pos;
-    t1_fixed_regs(e, true);
-    bt_emit_ins(e, 8, 0x89, T1_A, t1_state(T1_OFF(r[BT_RIP])));
+    fixed_regs(e, true);
+    bt_emit_ins(e, 8, 0x89, T1_I, t1_state(T1_OFF(r[BT_RIP])));
     bt_emit_ins(e, 8, 0xff, 0, t1_state(T1_OFF(stat[BT_STAT_T1_SLOW])));
-    t1_fixed_merge(e);
+    fixed_merge(e);
     bt_emit_ins(e, 8, 0x89, T1_P, bt_x_reg(3)); /* rbx keeps the operation */
-    bt_emit_ins(e, 8, 0x89, T1_C, bt_x_reg(7));
+    bt_emit_ins(e, 8, 0x8b, 7, t1_state(T1_OFF(self)));
     bt_emit_ins(e, 8, 0x89, T1_P, bt_x_reg(6));
-    t1_fixed_rsp(e, -8);
+    fixed_rsp(e, -8);
     bt_emit_ins(e, 8, 0xff | BT_OPC_NOREXW, 2, bt_x_mem(T1_P, (int32_t)offsetof(struct bt_op, fn)));
-    t1_fixed_rsp(e, 8);
+    fixed_rsp(e, 8);
     bt_emit_ins(e, 4, 0x85, 0, bt_x_reg(0));
     ended = bt_emit_jump(e, 5);
     bt_emit_ins(e, 8, 0x83, 7, t1_state(T1_OFF(op_end)));
@@ -113,8 +126,8 @@ static void t1_fixed_callout(struct bt_t1 *t, struct bt_emit *e, unsigned ctx)
     bt_emit_ins(e, 1, 0x80, 7, t1_state(T1_OFF(ctx)));
     bt_emit_u8(e, (uint8_t)ctx);
     stop[1] = bt_emit_jump(e, 5);
-    t1_fixed_split(e);
-    t1_fixed_regs(e, false);
+    fixed_split(e);
+    fixed_regs(e, false);
     bt_emit_u8(e, 0xc3);
     bt_emit_target(e, ended, e->pos);
     bt_emit_ins(e, 4, 0x83, 7, bt_x_reg(0));
@@ -125,15 +138,15 @@ static void t1_fixed_callout(struct bt_t1 *t, struct bt_emit *e, unsigned ctx)
     bt_emit_ins(e, 4, 0x0fb6, 0, bt_x_mem(3, (int32_t)offsetof(struct bt_op, len)));
     bt_emit_ins(e, 8, 0x01, 0, t1_state(T1_OFF(r[BT_RIP])));
     bt_emit_target(e, left, e->pos);
-    t1_fixed_split(e);
-    t1_fixed_rsp(e, 8);
-    t1_fixed_regs(e, false);
+    fixed_split(e);
+    fixed_rsp(e, 8);
+    fixed_regs(e, false);
     bt_emit_jump_to(e, BT_JMP, t->leave);
 }
 
-/* Called with rax = rip at the head of a block where c->events is not 0: comes back where only interrupts are waiting
- * and the guest has them disabled. */
-static void t1_fixed_event(struct bt_t1 *t, struct bt_emit *e)
+/* Called with r10 = rip where c->events is not 0: comes back where only interrupts are waiting and the guest has them
+ * disabled. */
+static void fixed_event(struct bt_t1 *t, struct bt_emit *e)
 {
     uint32_t out[2];
 
@@ -147,25 +160,42 @@ static void t1_fixed_event(struct bt_t1 *t, struct bt_emit *e)
     bt_emit_u8(e, 0xc3);
     bt_emit_target(e, out[0], e->pos);
     bt_emit_target(e, out[1], e->pos);
-    t1_fixed_rsp(e, 8);
-    bt_emit_ins(e, 8, 0x89, T1_A, t1_state(T1_OFF(r[BT_RIP])));
+    fixed_rsp(e, 8);
+    bt_emit_ins(e, 8, 0x89, T1_I, t1_state(T1_OFF(r[BT_RIP])));
     bt_emit_jump_to(e, BT_JMP, t->leave);
 }
 
-/* Called with r10 = TLB entry, r11 = linear address, eax = size after a store to a page with code or a dirty log. */
-static void t1_fixed_note(struct bt_t1 *t, struct bt_emit *e)
+/* Called with r10 = offset of the TLB entry in the vCPU, r11 = host pointer, r15 = size after a store to a page with
+ * code or a dirty log. */
+static void fixed_note(struct bt_t1 *t, struct bt_emit *e)
 {
     t->note = e->pos;
-    t1_fixed_regs(e, true);
-    bt_emit_ins(e, 4, 0x89, T1_A, bt_x_reg(1));
-    bt_emit_ins(e, 8, 0x89, T1_C, bt_x_reg(7));
-    bt_emit_ins(e, 8, 0x89, T1_I, bt_x_reg(6));
+    fixed_image(e, true);
+    fixed_regs(e, true);
+    bt_emit_ins(e, 8, 0x8b, 7, t1_state(T1_OFF(self)));
+    bt_emit_ins(e, 8, 0x8d, 6, bt_x_sib(7, T1_I, 0, 0));
     bt_emit_ins(e, 8, 0x89, T1_P, bt_x_reg(2));
-    t1_fixed_rsp(e, -8);
-    bt_emit_const(e, T1_A, (uint64_t)(uintptr_t)bt_note_write_slow);
-    bt_emit_ins(e, 8, 0xff | BT_OPC_NOREXW, 2, bt_x_reg(T1_A));
-    t1_fixed_rsp(e, 8);
-    t1_fixed_regs(e, false);
+    bt_emit_ins(e, 8, 0x2b, 2, bt_x_mem(6, (int32_t)offsetof(struct bt_tlbe, host)));
+    bt_emit_ins(e, 8, 0x03, 2, bt_x_mem(6, (int32_t)offsetof(struct bt_tlbe, tag_w)));
+    bt_emit_ins(e, 4, 0x89, T1_T, bt_x_reg(1));
+    fixed_call(e, (const void *)(uintptr_t)bt_note_write_slow);
+    fixed_regs(e, false);
+    fixed_image(e, false);
+    bt_emit_u8(e, 0xc3);
+}
+
+/* Called with r10 = BT_FP_READY_*: make the vector state live. r10 becomes 0 where the guest may not use it. */
+static void fixed_fp(struct bt_t1 *t, struct bt_emit *e)
+{
+    t->fp = e->pos;
+    fixed_image(e, true);
+    fixed_regs(e, true);
+    bt_emit_ins(e, 8, 0x8b, 7, t1_state(T1_OFF(self)));
+    bt_emit_ins(e, 4, 0x89, T1_I, bt_x_reg(6));
+    fixed_call(e, (const void *)(uintptr_t)bt_fp_enter);
+    bt_emit_ins(e, 4, 0x0fb6 | BT_OPC_RM8, T1_I, bt_x_reg(T1_A));
+    fixed_regs(e, false);
+    fixed_image(e, false);
     bt_emit_u8(e, 0xc3);
 }
 
@@ -173,10 +203,11 @@ uint32_t bt_t1_fixed(struct bt_t1 *t)
 {
     struct bt_emit e = { .buf = t->rw, .end = T1_RESERVE };
 
-    t1_fixed_enter(t, &e);
+    fixed_enter(t, &e);
     for (unsigned ctx = 0; ctx < BT_CTX_FETCH; ctx++)
-        t1_fixed_callout(t, &e, ctx);
-    t1_fixed_event(t, &e);
-    t1_fixed_note(t, &e);
+        fixed_callout(t, &e, ctx);
+    fixed_event(t, &e);
+    fixed_note(t, &e);
+    fixed_fp(t, &e);
     return (e.pos + 63) & ~63U;
 }

@@ -1,16 +1,21 @@
-/* Translating one block: head with its checks, the operations one after the other (t1_ops.c), then everything out of
- * line.
+/* Translating one region: operands, flags and ways out as the operations need them, then the region's blocks one after
+ * the other, and behind them everything out of line.
  *
  * Invariants: an operation that is not translated, or whose translation meets something unusual (TLB miss,
- * page-crossing access, device, unknown branch target), is left to the interpreter's handler as a whole, before it has
- * changed anything; so faults are the handler's and find all state in c. Every such way out is a possible use of the
- * flags, which therefore are in memory before it. Must not know encodings beyond what the helpers here need. */
+ * page-crossing access, device, unknown branch target, trap), is left to the interpreter's handler as a whole, before
+ * it has changed anything; so faults are the handler's and find all state in c. Must not know encodings beyond what the
+ * helpers here need. */
 #include <string.h>
 
 #include "cpu/bt/mmu.h"
 #include "cpu/bt/t1_priv.h"
 
 /* ---- operands ---- */
+struct bt_x t1_state(int32_t off)
+{
+    return bt_x_gs(-1, off);
+}
+
 struct bt_x t1_guest(unsigned off)
 {
     int host = t1_host[off / 8];
@@ -47,308 +52,371 @@ void t1_dst_done(struct t1 *s, unsigned off, int reg)
 }
 
 /* ---- flags ---- */
-static void t1_fl_load(struct t1 *s)
+static void fl_load(struct t1 *s)
 {
-    bt_emit_ins(&s->e, 4, 0x0fb7, T1_A, t1_state(T1_OFF(t1_flags)));
-    bt_emit_u8(&s->e, 0x04); /* add al, 127: OF */
-    bt_emit_u8(&s->e, 127);
+    bt_emit_u8(&s->e, 0x3c); /* cmp al, -127: OF, and al stays */
+    bt_emit_u8(&s->e, 0x81);
     bt_emit_u8(&s->e, 0x9e); /* sahf */
+}
+
+static void fl_save(struct t1 *s)
+{
+    bt_emit_u8(&s->e, 0x9f); /* lahf */
+    bt_emit_ins(&s->e, 1, 0x0f90, 0, bt_x_reg(T1_A));
 }
 
 void t1_fl_host(struct t1 *s)
 {
-    if (s->fl != T1_FL_MEM)
-        return;
-    t1_fl_load(s);
-    s->fl = T1_FL_BOTH;
+    if (!(s->fl & T1_FL_HOST))
+        fl_load(s);
+    s->fl |= T1_FL_HOST;
 }
 
-void t1_fl_mem(struct t1 *s)
+void t1_fl_img(struct t1 *s)
 {
-    if (s->fl != T1_FL_HOST)
-        return;
-    bt_emit_u8(&s->e, 0x9f); /* lahf */
-    bt_emit_ins(&s->e, 1, 0x0f90, 0, bt_x_reg(T1_A));
-    bt_emit_ins(&s->e, 2, 0x89, T1_A, t1_state(T1_OFF(t1_flags)));
-    s->fl = T1_FL_BOTH;
+    if (!(s->fl & T1_FL_IMG))
+        fl_save(s);
+    s->fl |= T1_FL_IMG;
 }
 
-/* The host's flags are about to be destroyed by glue. */
-static void t1_fl_clobber(struct t1 *s)
+void t1_fl_clobber(struct t1 *s)
 {
-    t1_fl_mem(s);
-    s->fl = T1_FL_MEM;
+    t1_fl_img(s);
+    s->fl = T1_FL_IMG;
+}
+
+void t1_fl_set(struct t1 *s)
+{
+    s->fl = T1_FL_HOST;
 }
 
 /* ---- ways out ---- */
+struct t1_slow *t1_slow_get(struct t1 *s)
+{
+    if (s->slow)
+        return s->slow;
+    if (s->n_slow == T1_SLOW_MAX) { /* the translation is given up: any place will do */
+        s->e.full = true;
+        s->n_slow--;
+    }
+    s->slow = &s->slows[s->n_slow++];
+    *s->slow = (struct t1_slow){ .op = s->op, .rip = s->rip, .from_host = !(s->fl & T1_FL_IMG) };
+    return s->slow;
+}
+
 void t1_slow_jump(struct t1 *s, int cc)
 {
-    if (!s->slow) {
-        if (s->n_slow == T1_SLOW_MAX) {
-            s->e.full = true;
-            return;
-        }
-        s->slow = &s->slows[s->n_slow++];
-        *s->slow = (struct t1_slow){ .op = s->op, .rip = s->rip };
+    struct t1_slow *w = t1_slow_get(s);
+
+    w->jumps[w->n_jumps++] = bt_emit_jump(&s->e, cc);
+}
+
+void t1_trap_here(struct t1 *s)
+{
+    struct t1_slow *w = t1_slow_get(s);
+
+    if (s->n_traps == ARRAY_SIZE(s->traps)) {
+        s->e.full = true;
+        return;
     }
-    s->slow->jumps[s->slow->n_jumps++] = bt_emit_jump(&s->e, cc);
+    s->traps[s->n_traps].at = s->e.pos;
+    s->traps[s->n_traps++].slow = w;
 }
 
-void t1_exit_to(struct t1 *s, int cc, uint64_t target)
+static void exit_add(struct t1 *s, int cc, uint64_t target, bool near)
 {
-    s->exits[s->n_exits++] = (struct t1_exit){ .jump = bt_emit_jump(&s->e, cc), .target = target };
+    struct t1_exit *x = &s->exits[s->n_exits++];
+
+    *x = (struct t1_exit){ .target = target, .near = near, .from_host = !(s->fl & T1_FL_IMG) };
+    x->jump = bt_emit_jump(&s->e, cc);
+    if (s->n_exits == ARRAY_SIZE(s->exits)) {
+        s->n_exits--;
+        s->e.full = true;
+    }
 }
 
-static void t1_leave_at(struct t1 *s, uint64_t rip)
+void t1_exit_to(struct t1 *s, uint64_t target)
 {
-    bt_emit_const(&s->e, T1_A, rip);
-    bt_emit_ins(&s->e, 8, 0x89, T1_A, t1_state(T1_OFF(r[BT_RIP])));
+    exit_add(s, BT_JMP, target, ((target ^ s->page) & ~(MEM_PAGE_SIZE - 1)) == 0);
+}
+
+/* Whether code at node n, reached from here, finds the flags where it expects them. */
+static bool node_fl_ok(const struct t1 *s, const struct t1_node *n)
+{
+    return (n->fl & ~s->fl) == 0 || (n->dead && !n->loop);
+}
+
+void t1_goto(struct t1 *s, int cc, uint64_t target)
+{
+    struct t1_node *n = bt_t1_node_at(s, target);
+
+    if (!n) {
+        exit_add(s, cc, target, ((target ^ s->page) & ~(MEM_PAGE_SIZE - 1)) == 0);
+        return;
+    }
+    if (n->pos != 0) { /* backwards: the loop pays for the image in line */
+        if (!node_fl_ok(s, n))
+            t1_fl_img(s);
+        bt_emit_jump_to(&s->e, cc, n->pos);
+        return;
+    }
+    /* Forwards: the label, when it comes, will want the image there unless the flags are dead. */
+    if (cc == BT_JMP && !(n->dead && !n->loop))
+        t1_fl_img(s);
+    if (s->n_fixes == ARRAY_SIZE(s->fixes)) {
+        s->e.full = true;
+        return;
+    }
+    s->fixes[s->n_fixes].node = n;
+    s->fixes[s->n_fixes].from_host = !(s->fl & T1_FL_IMG) && !(n->dead && !n->loop);
+    s->fixes[s->n_fixes++].jump = bt_emit_jump(&s->e, cc);
+}
+
+void t1_leave_at(struct t1 *s, uint64_t rip)
+{
+    bt_emit_const(&s->e, T1_P, rip);
+    bt_emit_ins(&s->e, 8, 0x89, T1_P, t1_state(T1_OFF(r[BT_RIP])));
     bt_emit_jump_to(&s->e, BT_JMP, s->t->leave);
 }
 
-static void t1_callout(struct t1 *s, const struct bt_op *op, uint64_t rip)
+void t1_callout(struct t1 *s, const struct bt_op *op, uint64_t rip)
 {
-    bt_emit_const(&s->e, T1_A, rip);
+    bt_emit_const(&s->e, T1_I, rip);
     bt_emit_const(&s->e, T1_P, (uint64_t)(uintptr_t)op);
     bt_emit_jump_to(&s->e, BT_CALL, s->t->callout[s->ctx]);
 }
 
-/* ---- memory ---- */
-static int32_t t1_tlb(const struct t1 *s, unsigned slot)
-{
-    return T1_OFF(tlb) + (int32_t)((s->ctx * BT_TLB_SIZE + slot) * sizeof(struct bt_tlbe));
-}
-
-static struct bt_x t1_entry_member(const struct t1 *s, size_t member)
-{
-    struct bt_x x = s->entry;
-
-    x.disp += (int32_t)member;
-    return x;
-}
-
-static size_t t1_tag(bool write)
-{
-    return write ? offsetof(struct bt_tlbe, tag_w) : offsetof(struct bt_tlbe, tag_r);
-}
-
-/* r11 holds a linear address: check the page and make it a host pointer. An access that crosses its page misses,
- * because the entry of the first page cannot have the tag of the next. */
-static void t1_probe(struct t1 *s, unsigned size, bool write)
-{
-    struct bt_emit *e = &s->e;
-
-    _Static_assert(sizeof(struct bt_tlbe) == 64 && MEM_PAGE_SHIFT == 12, "the shift below");
-    bt_emit_ins(e, 4, 0x89, T1_P, bt_x_reg(T1_I));
-    bt_emit_ins(e, 4, 0xc1, 5, bt_x_reg(T1_I));
-    bt_emit_u8(e, MEM_PAGE_SHIFT - 6);
-    bt_emit_ins(e, 4, 0x81, 4, bt_x_reg(T1_I));
-    bt_emit_u32(e, (BT_TLB_SIZE - 1) << 6);
-    bt_emit_ins(e, 8, 0x8d, T1_A, bt_x_mem(T1_P, (int32_t)size - 1));
-    bt_emit_ins(e, 8, 0x81, 4, bt_x_reg(T1_A));
-    bt_emit_u32(e, ~(uint32_t)(MEM_PAGE_SIZE - 1));
-    s->entry = bt_x_sib(T1_C, T1_I, 0, t1_tlb(s, 0));
-    bt_emit_ins(e, 8, 0x3b, T1_A, t1_entry_member(s, t1_tag(write)));
-    t1_slow_jump(s, 5);
-    bt_emit_ins(e, 8, 0x03, T1_P, t1_entry_member(s, offsetof(struct bt_tlbe, add)));
-}
-
-/* The same for an address that is known now. */
-static void t1_probe_const(struct t1 *s, uint64_t lin, bool write)
-{
-    struct bt_emit *e = &s->e;
-
-    s->entry = bt_x_mem(T1_C, t1_tlb(s, (unsigned)(lin >> MEM_PAGE_SHIFT) & (BT_TLB_SIZE - 1)));
-    bt_emit_const(e, T1_A, lin & ~(MEM_PAGE_SIZE - 1));
-    bt_emit_ins(e, 8, 0x3b, T1_A, t1_entry_member(s, t1_tag(write)));
-    t1_slow_jump(s, 5);
-    bt_emit_const(e, T1_P, lin);
-    bt_emit_ins(e, 8, 0x03, T1_P, t1_entry_member(s, offsetof(struct bt_tlbe, add)));
-}
-
-bool t1_mem(struct t1 *s, unsigned size, bool write)
-{
-    const struct bt_op *op = s->op;
-    bool based = op->seg == BT_FS || op->seg == BT_GS;
-    int base = -1, index = -1;
-
-    if (op->asize != 8 || !(op->flags & BT_OPF_LONG))
-        return false;
-    if (op->index == BT_ZERO && (op->base == BT_ZERO || op->base == BT_RIP)) {
-        uint64_t lin = (uint64_t)op->disp + (op->base == BT_RIP ? s->rip : 0);
-
-        if (!based && (lin & (MEM_PAGE_SIZE - 1)) + size > MEM_PAGE_SIZE)
-            return false;
-        t1_fl_clobber(s);
-        if (!based) {
-            t1_probe_const(s, lin, write);
-            return true;
-        }
-        bt_emit_const(&s->e, T1_P, lin);
-    } else {
-        if (op->base == BT_RIP || op->disp != (int32_t)op->disp)
-            return false;
-        if (op->base != BT_ZERO)
-            base = t1_src(s, op->base * 8U, T1_P);
-        if (op->index != BT_ZERO)
-            index = t1_src(s, op->index * 8U, T1_I);
-        bt_emit_ins(&s->e, 8, 0x8d, T1_P, bt_x_sib(base, index, op->scale, (int32_t)op->disp));
-        t1_fl_clobber(s);
-    }
-    if (based)
-        bt_emit_ins(&s->e, 8, 0x03, T1_P, t1_state(T1_OFF(segbase) + 8 * op->seg));
-    t1_probe(s, size, write);
-    return true;
-}
-
-void t1_stack(struct t1 *s, int base, int32_t disp, bool write)
-{
-    bt_emit_ins(&s->e, 8, 0x8d, T1_P, bt_x_mem(base, disp));
-    t1_fl_clobber(s);
-    t1_probe(s, 8, write);
-}
-
-void t1_note_store(struct t1 *s, unsigned size)
-{
-    struct t1_note *n = &s->notes[s->n_notes++];
-    struct bt_emit *e = &s->e;
-
-    t1_fl_clobber(s);
-    *n = (struct t1_note){ .next_rip = s->rip + s->op->len, .entry = s->entry, .size = (uint8_t)size };
-    bt_emit_ins(e, 8, 0x8b, T1_A, t1_entry_member(s, offsetof(struct bt_tlbe, mask)));
-    bt_emit_ins(e, 8, 0x83, 7, bt_x_mem(T1_A, 0));
-    bt_emit_u8(e, 0);
-    n->jumps[0] = bt_emit_jump(e, 5);
-    bt_emit_ins(e, 8, 0x8b, T1_A, t1_state(T1_OFF(log_dirty)));
-    bt_emit_ins(e, 1, 0x80, 7, bt_x_mem(T1_A, 0));
-    bt_emit_u8(e, 0);
-    n->jumps[1] = bt_emit_jump(e, 5);
-    n->back = e->pos;
-}
-
 /* ---- out of line ---- */
-static void t1_out_slow(struct t1 *s, const struct t1_slow *w)
+static void out_fp_again(struct t1 *s, unsigned want)
 {
+    uint32_t over;
+
+    bt_emit_ins(&s->e, 4, 0x0fb6, T1_P, t1_state(T1_OFF(fp_ready)));
+    bt_emit_ins(&s->e, 4, 0x83, 4, bt_x_reg(T1_P));
+    bt_emit_u8(&s->e, (uint8_t)want);
+    bt_emit_ins(&s->e, 4, 0x83, 7, bt_x_reg(T1_P));
+    bt_emit_u8(&s->e, (uint8_t)want);
+    over = bt_emit_jump(&s->e, 4);
+    bt_emit_const(&s->e, T1_I, want);
+    bt_emit_jump_to(&s->e, BT_CALL, s->t->fp);
+    bt_emit_target(&s->e, over, s->e.pos);
+}
+
+static void out_slow(struct t1 *s, struct t1_slow *w)
+{
+    w->at = s->e.pos;
     for (unsigned i = 0; i < w->n_jumps; i++)
         bt_emit_target(&s->e, w->jumps[i], s->e.pos);
+    if (w->from_mem)
+        bt_emit_ins(&s->e, 4, 0x0fb7, T1_A, t1_state(T1_OFF(t1_flags)));
+    else if (w->from_host)
+        fl_save(s);
     t1_callout(s, w->op, w->rip);
     if (w->back == 0) {
         /* A handler that ends the block never comes back; if one should, the state is complete at the next one. */
         t1_leave_at(s, w->rip + w->op->len);
         return;
     }
+    if (w->back_fp_ok) /* the handler may have saved the vector state */
+        out_fp_again(s, w->back_fp_ok);
     if (w->host_flags)
-        t1_fl_load(s);
+        fl_load(s);
     bt_emit_jump_to(&s->e, BT_JMP, w->back);
 }
 
-static void t1_out_note(struct t1 *s, const struct t1_note *n)
+static void out_exit(struct t1 *s, const struct t1_exit *x)
 {
-    struct bt_x add = n->entry;
-
-    bt_emit_target(&s->e, n->jumps[0], s->e.pos);
-    bt_emit_target(&s->e, n->jumps[1], s->e.pos);
-    add.disp += (int32_t)offsetof(struct bt_tlbe, add);
-    bt_emit_ins(&s->e, 8, 0x2b, T1_P, add);
-    bt_emit_ins(&s->e, 8, 0x8d, T1_I, n->entry);
-    bt_emit_const(&s->e, T1_A, n->size);
-    bt_emit_jump_to(&s->e, BT_CALL, s->t->note);
-    bt_emit_ins(&s->e, 8, 0x83, 7, t1_state(T1_OFF(op_end)));
-    bt_emit_u8(&s->e, 0);
-    bt_emit_jump_to(&s->e, 5, n->back);
-    if (!n->dynamic) {
-        t1_leave_at(s, n->next_rip);
-        return;
-    }
-    bt_emit_ins(&s->e, 8, 0x8b, T1_A, t1_state(T1_OFF(t1_target[0])));
-    bt_emit_ins(&s->e, 8, 0x89, T1_A, t1_state(T1_OFF(r[BT_RIP])));
-    bt_emit_jump_to(&s->e, BT_JMP, s->t->leave);
-}
-
-static void t1_out_exit(struct t1 *s, const struct t1_exit *x, uint64_t block_rip)
-{
-    bool near = ((x->target ^ block_rip) & ~(MEM_PAGE_SIZE - 1)) == 0;
+    uint32_t jump = x->jump;
 
     bt_emit_target(&s->e, x->jump, s->e.pos);
+    if (x->from_host) { /* the jump that gets chained is the one behind */
+        fl_save(s);
+        jump = bt_emit_jump(&s->e, BT_JMP);
+        bt_emit_target(&s->e, jump, s->e.pos);
+    }
     bt_emit_ins(&s->e, 4, 0xc7, 0, t1_state(T1_OFF(t1_link)));
-    bt_emit_u32(&s->e, x->jump | (near ? T1_LINK_NEAR : 0));
+    bt_emit_u32(&s->e, jump | (x->near ? T1_LINK_NEAR : 0));
     t1_leave_at(s, x->target);
 }
 
-/* ---- the head: is the page still mapped to the same memory, is the code the same, are there events? ---- */
-static void t1_head(struct t1 *s, const struct bt_block *b, struct bt_trans *t)
+static void out_fix(struct t1 *s, const struct t1_fix *f)
+{
+    if (!f->from_host) {
+        bt_emit_target(&s->e, f->jump, f->node->pos);
+        return;
+    }
+    bt_emit_target(&s->e, f->jump, s->e.pos);
+    fl_save(s);
+    bt_emit_jump_to(&s->e, BT_JMP, f->node->pos);
+}
+
+/* ---- the head of a translation: is the page still mapped to the same memory, is the code the same, are there events?
+ * r11 and r10 are free, rax is not. ---- */
+static void head(struct t1 *s, struct t1_node *n)
 {
     unsigned set = BT_CTX_FETCH + (s->ctx == BT_CTX_USER ? BT_CTX_USER : BT_CTX_KERNEL);
-    unsigned slot = (unsigned)(t->rip >> MEM_PAGE_SHIFT) & (BT_TLB_SIZE - 1);
+    unsigned slot = (unsigned)(n->rip >> MEM_PAGE_SHIFT) & (BT_TLB_SIZE - 1);
     int32_t at = T1_OFF(tlb) + (int32_t)((set * BT_TLB_SIZE + slot) * sizeof(struct bt_tlbe));
+    const struct bt_block *b = n->b;
     struct bt_emit *e = &s->e;
 
-    t->entry = e->pos;
-    bt_emit_const(e, T1_A, t->rip & ~(MEM_PAGE_SIZE - 1));
-    bt_emit_ins(e, 8, 0x3b, T1_A, t1_state(at + (int32_t)offsetof(struct bt_tlbe, tag_x)));
-    s->map_jumps[0] = bt_emit_jump(e, 5);
-    bt_emit_const(e, T1_A, b->gpa & ~(MEM_PAGE_SIZE - 1));
-    bt_emit_ins(e, 8, 0x3b, T1_A, t1_state(at + (int32_t)offsetof(struct bt_tlbe, gpa)));
-    s->map_jumps[1] = bt_emit_jump(e, 5);
-    t->near = e->pos;
-    bt_emit_const(e, T1_A, (uint64_t)(uintptr_t)b->gen_ptr[0]); /* 5 bytes or more: bt_t1_connect writes over it */
-    bt_emit_ins(e, 4, 0x81, 7, bt_x_mem(T1_A, 0));
+    n->t->entry = e->pos;
+    bt_emit_const(e, T1_P, n->rip & ~(MEM_PAGE_SIZE - 1));
+    bt_emit_ins(e, 8, 0x3b, T1_P, t1_state(at + (int32_t)offsetof(struct bt_tlbe, tag_x)));
+    n->map_jumps[0] = bt_emit_jump(e, 5);
+    bt_emit_const(e, T1_P, b->gpa & ~(MEM_PAGE_SIZE - 1));
+    bt_emit_ins(e, 8, 0x3b, T1_P, t1_state(at + (int32_t)offsetof(struct bt_tlbe, gpa)));
+    n->map_jumps[1] = bt_emit_jump(e, 5);
+    n->t->near = e->pos;
+    bt_emit_const(e, T1_P, (uint64_t)(uintptr_t)b->gen_ptr[0]); /* 5 bytes or more: bt_t1_connect writes over it */
+    bt_emit_ins(e, 4, 0x81, 7, bt_x_mem(T1_P, 0));
     bt_emit_u32(e, b->gen[0]);
-    s->stale_jump = bt_emit_jump(e, 5);
-    bt_emit_ins(e, 4, 0x83, 7, t1_state(T1_OFF(events)));
-    bt_emit_u8(e, 0);
-    s->event_jump = bt_emit_jump(e, 5);
-    s->event_back = e->pos;
-    bt_emit_ins(e, 8, 0x83, 0, t1_state(T1_OFF(insns)));
-    bt_emit_u8(e, (uint8_t)b->n_ops);
+    n->stale_jump = bt_emit_jump(e, 5);
+    if (!n->loop) {
+        bt_emit_ins(e, 4, 0x83, 7, t1_state(T1_OFF(events)));
+        bt_emit_u8(e, 0);
+        n->event_jump = bt_emit_jump(e, 5);
+        n->event_back = e->pos;
+    }
 }
 
-static void t1_out_head(struct t1 *s, const struct bt_trans *t)
+static void out_event(struct t1 *s, const struct t1_node *n, uint32_t jump, uint32_t back)
 {
-    bt_emit_target(&s->e, s->map_jumps[0], s->e.pos);
-    bt_emit_target(&s->e, s->map_jumps[1], s->e.pos);
-    t1_leave_at(s, t->rip);
-    bt_emit_target(&s->e, s->stale_jump, s->e.pos);
-    bt_emit_const(&s->e, T1_A, (uint64_t)(uintptr_t)t);
-    bt_emit_ins(&s->e, 8, 0x89, T1_A, t1_state(T1_OFF(t1_stale)));
-    t1_leave_at(s, t->rip);
-    bt_emit_target(&s->e, s->event_jump, s->e.pos);
-    bt_emit_const(&s->e, T1_A, t->rip);
+    if (jump == 0)
+        return;
+    bt_emit_target(&s->e, jump, s->e.pos);
+    bt_emit_const(&s->e, T1_I, n->rip);
     bt_emit_jump_to(&s->e, BT_CALL, s->t->event);
-    bt_emit_jump_to(&s->e, BT_JMP, s->event_back);
+    bt_emit_jump_to(&s->e, BT_JMP, back);
 }
 
-static void t1_one(struct t1 *s)
+static void out_head(struct t1 *s, const struct t1_node *n)
+{
+    out_event(s, n, n->loop_jump, n->loop_back);
+    if (n->headless)
+        return;
+    bt_emit_target(&s->e, n->map_jumps[0], s->e.pos);
+    bt_emit_target(&s->e, n->map_jumps[1], s->e.pos);
+    t1_leave_at(s, n->rip);
+    bt_emit_target(&s->e, n->stale_jump, s->e.pos);
+    bt_emit_const(&s->e, T1_P, (uint64_t)(uintptr_t)n->t);
+    bt_emit_ins(&s->e, 8, 0x89, T1_P, t1_state(T1_OFF(t1_stale)));
+    t1_leave_at(s, n->rip);
+    out_event(s, n, n->event_jump, n->event_back);
+}
+
+/* ---- the body ---- */
+static void one(struct t1 *s)
 {
     const struct t1_desc *d = bt_t1_desc(s->t, s->op->fn);
+    unsigned first = s->n_slow;
 
     s->slow = NULL;
     if (bt_t1_op(s, d)) {
-        if (s->slow && !s->done) {
-            s->slow->back = s->e.pos;
-            s->slow->host_flags = s->fl != T1_FL_MEM;
+        for (unsigned i = first; i < s->n_slow && !s->done; i++) {
+            s->slows[i].back = s->e.pos;
+            s->slows[i].host_flags = (s->fl & T1_FL_HOST) != 0;
+            s->slows[i].back_fp_ok = s->fp_ok;
         }
         return;
     }
     t1_fl_clobber(s);
     t1_callout(s, s->op, s->rip);
+    s->fp_ok = 0;
     if (d->class == T1_NONE || s->op->flags & BT_OPF_END) { /* it may have changed anything: let the run loop look */
         t1_leave_at(s, s->rip + s->op->len);
         s->done = true;
     }
 }
 
-static void t1_body(struct t1 *s, const struct bt_block *b)
+/* The label of a node. fall: control comes from the node before, with the flags as s->fl says. */
+static void label(struct t1 *s, struct t1_node *n, bool fall)
 {
-    for (unsigned i = 0; i < b->n_ops && !s->done; i++) {
-        s->op = &b->ops[i];
-        t1_one(s);
+    bool inherit = fall && n->n_from == 1 && !n->loop;
+
+    n->fl = inherit ? s->fl : T1_FL_IMG;
+    if (fall && !node_fl_ok(s, n))
+        t1_fl_img(s);
+    n->pos = s->e.pos;
+    if (n->loop) {
+        bt_emit_ins(&s->e, 4, 0x83, 7, t1_state(T1_OFF(events)));
+        bt_emit_u8(&s->e, 0);
+        n->loop_jump = bt_emit_jump(&s->e, 5);
+        n->loop_back = s->e.pos;
+    }
+    s->fl = n->fl;
+    if (!inherit)
+        s->fp_ok = 0;
+    n->headless = s->fp_ok != 0;
+}
+
+static void body(struct t1 *s, unsigned i_node)
+{
+    const struct t1_node *n = &s->nodes[i_node], *next = i_node + 1 < s->n_nodes ? n + 1 : NULL;
+
+    s->i_node = i_node;
+    s->rip = n->rip;
+    s->done = false;
+    for (unsigned i = 0; i < n->n_ops && !s->done; i++) {
+        s->op = &n->b->ops[i];
+        one(s);
         s->rip += s->op->len;
     }
-    if (!s->done) {
-        t1_fl_mem(s);
-        t1_exit_to(s, BT_JMP, s->rip);
+    if (!s->done && !(next && next->rip == s->rip)) {
+        t1_goto(s, BT_JMP, s->rip);
+        s->done = true;
     }
+}
+
+static void emit_region(struct t1 *s)
+{
+    bool fall = false;
+
+    for (unsigned i = 0; i < s->n_nodes; i++) {
+        struct t1_node *n = &s->nodes[i];
+
+        /* The head of the first node leads straight into it, the others come behind the body. */
+        if (i == 0)
+            head(s, n);
+        s->fl = i == 0 ? T1_FL_IMG : s->fl;
+        label(s, n, fall);
+        body(s, i);
+        fall = !s->done;
+    }
+    for (unsigned i = 1; i < s->n_nodes; i++) {
+        if (s->nodes[i].headless)
+            continue;
+        head(s, &s->nodes[i]);
+        if (s->nodes[i].fl & T1_FL_HOST)
+            fl_load(s);
+        bt_emit_jump_to(&s->e, BT_JMP, s->nodes[i].pos);
+    }
+}
+
+static void emit_out_of_line(struct t1 *s)
+{
+    for (unsigned i = 0; i < s->n_fixes; i++)
+        out_fix(s, &s->fixes[i]);
+    for (unsigned i = 0; i < s->n_exits; i++)
+        out_exit(s, &s->exits[i]);
+    for (unsigned i = 0; i < s->n_fps; i++)
+        t1_out_fp(s, &s->fps[i]);
+    for (unsigned i = 0; i < s->n_slow; i++)
+        out_slow(s, &s->slows[i]);
+    for (unsigned i = 0; i < s->n_notes; i++)
+        t1_out_note(s, &s->notes[i]);
+    for (unsigned i = 0; i < s->n_nodes; i++)
+        out_head(s, &s->nodes[i]);
+}
+
+static void add_traps(struct t1 *s)
+{
+    struct bt_t1 *m = s->t;
+    uint32_t n = atomic_load_explicit(&m->n_traps, memory_order_relaxed);
+
+    for (unsigned i = 0; i < s->n_traps; i++)
+        m->traps[n++] = (struct t1_trap){ .at = s->traps[i].at, .to = s->traps[i].slow->at };
+    atomic_store_explicit(&m->n_traps, n, memory_order_release);
 }
 
 /* What was written through one mapping is going to be executed through another: the SDM wants a serialising instruction
@@ -376,49 +444,82 @@ static void t1_serialise(void)
                      : "memory", "cc");
 }
 
-struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b)
+/* A translation for each node that can be entered, from the free ones. */
+static void trans_take(struct t1 *s)
+{
+    struct bt_t1 *m = s->t;
+
+    for (unsigned i = 0; i < s->n_nodes; i++) {
+        struct t1_node *n = &s->nodes[i];
+
+        n->t = &m->trans[m->n_trans + i];
+        *n->t = (struct bt_trans){ .rip = n->rip, .gpa = n->b->gpa, .ctx = s->ctx };
+    }
+}
+
+static const struct bt_trans *trans_publish(struct t1 *s, uint64_t rip)
+{
+    const struct bt_trans *ret = NULL;
+    struct bt_t1 *m = s->t;
+
+    for (unsigned i = 0; i < s->n_nodes; i++) {
+        struct t1_node *n = &s->nodes[i];
+
+        if (n->headless)
+            continue;
+        n->t->next = n->b->trans;
+        n->b->trans = n->t;
+        if (n->rip == rip)
+            ret = n->t;
+    }
+    m->n_trans += s->n_nodes;
+    m->used = (s->e.pos + 15) & ~15U;
+    return ret;
+}
+
+const struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b)
 {
     struct bt_t1 *m = c->t1;
-    struct bt_trans *t = &m->trans[m->n_trans];
-    struct t1 s = { .c = c, .t = m, .ctx = c->ctx, .rip = c->r[BT_RIP], .fl = T1_FL_MEM };
+    struct t1 *s = m->work;
 
     if (c->mode != BT_MODE_64 || c->ctx >= BT_CTX_FETCH || b == &c->cache->single || b->crossing)
         return NULL;
-    s.e = (struct bt_emit){ .buf = m->rw, .pos = m->used, .end = m->used + T1_RESERVE };
-    *t = (struct bt_trans){ .rip = s.rip, .gpa = b->gpa, .ctx = s.ctx };
-    t1_head(&s, b, t);
-    t1_body(&s, b);
-    for (unsigned i = 0; i < s.n_exits; i++)
-        t1_out_exit(&s, &s.exits[i], t->rip);
-    for (unsigned i = 0; i < s.n_slow; i++)
-        t1_out_slow(&s, &s.slows[i]);
-    for (unsigned i = 0; i < s.n_notes; i++)
-        t1_out_note(&s, &s.notes[i]);
-    t1_out_head(&s, t);
-    if (s.e.full)
+    memset(s, 0, offsetof(struct t1, nodes));
+    s->c = c;
+    s->t = m;
+    s->ctx = c->ctx;
+    s->rip = c->r[BT_RIP];
+    s->e = (struct bt_emit){ .buf = m->rw, .pos = m->used, .end = m->used + T1_RESERVE };
+    bt_t1_region(s, b);
+    trans_take(s);
+    emit_region(s);
+    emit_out_of_line(s);
+    if (s->e.full)
         return NULL;
-    m->used = (s.e.pos + 15) & ~15U;
-    m->n_trans++;
-    t->next = b->trans;
-    b->trans = t;
+    add_traps(s);
     c->stat[BT_STAT_T1_TRANS]++;
     t1_serialise();
-    return t;
+    return trans_publish(s, c->r[BT_RIP]);
 }
 
 bool bt_t1_full(const struct bt_vcpu *c)
 {
-    return c->t1->used > T1_ARENA - 2 * T1_RESERVE || c->t1->n_trans == T1_TRANS_MAX;
+    const struct bt_t1 *m = c->t1;
+
+    return m->used > T1_ARENA - 2 * T1_RESERVE || m->n_trans + T1_NODES_MAX > T1_TRANS_MAX ||
+           m->n_traps + T1_SLOW_MAX > T1_TRAPS_MAX || m->log != c->vm->mem->log_dirty;
 }
 
 void bt_t1_reset(struct bt_vcpu *c)
 {
     c->t1->used = c->t1->first;
     c->t1->n_trans = 0;
+    c->t1->n_traps = 0;
+    c->t1->log = c->vm->mem->log_dirty;
     c->t1_link = 0;
     c->t1_stale = NULL;
     for (unsigned i = 0; i < BT_CTX_FETCH * BT_JC_SIZE; i++)
-        c->jc[i / BT_JC_SIZE][i % BT_JC_SIZE] = (struct bt_jce){ 0 };
+        c->jc[i / BT_JC_SIZE][i % BT_JC_SIZE] = (struct bt_jce){ .rip = bt_jc_none(i % BT_JC_SIZE) };
 }
 
 void bt_t1_connect(struct bt_vcpu *c, const struct bt_trans *t)

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "cpu/bt/fp_signal.h"
 #include "cpu/bt/t1_priv.h"
 
 #ifndef MFD_EXEC
@@ -36,7 +37,13 @@ static int t1_map(struct bt_t1 *t)
     if (p == MAP_FAILED)
         return -errno;
     t->trans = p;
-    return 0;
+    p = mmap(NULL, T1_TRAPS_MAX * sizeof(*t->traps), PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return -errno;
+    t->traps = p;
+    t->work = malloc(sizeof(*t->work));
+    return t->work ? 0 : -ENOMEM;
 }
 
 int bt_t1_new(struct bt_vcpu *c, struct bt_t1 **ret)
@@ -47,12 +54,17 @@ int bt_t1_new(struct bt_vcpu *c, struct bt_t1 **ret)
     if (!t)
         return -ENOMEM;
     r = t1_map(t);
+    if (r == 0)
+        r = bt_fp_signal_add_code(t);
     if (r < 0) {
         bt_t1_free(t);
         return r;
     }
     t->first = t->used = bt_t1_fixed(t);
+    t->bmi2 = __builtin_cpu_supports("bmi2");
     bt_t1_classify(t);
+    c->t1 = t;
+    bt_t1_reset(c);
     c->log_dirty = &c->vm->mem->log_dirty;
     *ret = t;
     return 0;
@@ -62,11 +74,15 @@ void bt_t1_free(struct bt_t1 *t)
 {
     if (!t)
         return;
+    bt_fp_signal_del_code(t);
     if (t->rx)
         (void)munmap((void *)(uintptr_t)t->rx, T1_ARENA);
     if (t->rw)
         (void)munmap(t->rw, T1_ARENA);
     if (t->trans)
         (void)munmap(t->trans, T1_TRANS_MAX * sizeof(*t->trans));
+    if (t->traps)
+        (void)munmap(t->traps, T1_TRAPS_MAX * sizeof(*t->traps));
+    free(t->work);
     free(t);
 }

@@ -14,11 +14,6 @@ static bool t1_high(const struct bt_op *op)
     return (op->dst & 7) != 0 || (op->src & 7) != 0;
 }
 
-static void t1_flags_set(struct t1 *s)
-{
-    s->fl = T1_FL_HOST;
-}
-
 /* ---- ADD OR ADC SBB AND SUB XOR CMP, TEST ---- */
 static bool t1_locked(unsigned kind)
 {
@@ -62,17 +57,17 @@ static bool t1_alu_mem(struct t1 *s, const struct t1_desc *d, int sub, bool wb, 
     if (carry)
         t1_fl_host(s);
     if (d->kind == BT_K_RM) {
-        reg = t1_dst_load(s, op->dst, T1_I);
-        bt_emit_ins(&s->e, d->size, t1_alu_opcode(sub, d->size) + 2, reg, bt_x_mem(T1_P, 0));
+        reg = t1_dst_load(s, op->dst, T1_T);
+        bt_emit_ins(&s->e, d->size, t1_alu_opcode(sub, d->size) + 2, reg, s->x);
         if (wb)
             t1_dst_done(s, op->dst, reg);
     } else if (d->kind == BT_K_MI || d->kind == BT_K_LMI) {
-        t1_group1(s, d->size, sub, lock, bt_x_mem(T1_P, 0));
+        t1_group1(s, d->size, sub, lock, s->x);
     } else {
-        reg = t1_src(s, op->src, T1_A);
-        bt_emit_ins(&s->e, d->size, t1_alu_opcode(sub, d->size) | lock, reg, bt_x_mem(T1_P, 0));
+        reg = t1_src(s, op->src, T1_T);
+        bt_emit_ins(&s->e, d->size, t1_alu_opcode(sub, d->size) | lock, reg, s->x);
     }
-    t1_flags_set(s);
+    t1_fl_set(s);
     if (wb && d->kind != BT_K_RM)
         t1_note_store(s, d->size);
     return true;
@@ -104,7 +99,7 @@ static bool t1_op_alu(struct t1 *s, const struct t1_desc *d)
         bt_emit_ins(&s->e, d->size, t1_alu_opcode(sub, d->size) + 2, reg, t1_guest(op->src));
         t1_dst_done(s, op->dst, reg);
     }
-    t1_flags_set(s);
+    t1_fl_set(s);
     return true;
 }
 
@@ -128,7 +123,7 @@ static bool t1_op_unary(struct t1 *s, const struct t1_desc *d)
     if (d->kind != BT_U_R) {
         if (!(flags ? t1_rmw(s, d->size) : t1_mem(s, d->size, true)))
             return false;
-        bt_emit_ins(&s->e, d->size, opcode | (d->kind == BT_U_LM ? BT_OPC_LOCK : 0), field[d->sub], bt_x_mem(T1_P, 0));
+        bt_emit_ins(&s->e, d->size, opcode | (d->kind == BT_U_LM ? BT_OPC_LOCK : 0), field[d->sub], s->x);
     } else {
         if (flags)
             t1_fl_host(s);
@@ -137,7 +132,7 @@ static bool t1_op_unary(struct t1 *s, const struct t1_desc *d)
         t1_dst_done(s, s->op->dst, reg);
     }
     if (flags)
-        t1_flags_set(s);
+        t1_fl_set(s);
     if (d->kind != BT_U_R)
         t1_note_store(s, d->size);
     return true;
@@ -155,7 +150,7 @@ static bool t1_op_shift(struct t1 *s, const struct t1_desc *d)
     if (mem) {
         if (!t1_rmw(s, d->size))
             return false;
-        x = bt_x_mem(T1_P, 0);
+        x = s->x;
     } else {
         t1_fl_host(s);
         reg = t1_dst_load(s, s->op->dst, T1_P);
@@ -164,7 +159,7 @@ static bool t1_op_shift(struct t1 *s, const struct t1_desc *d)
     bt_emit_ins(&s->e, d->size, opcode, field[d->sub], x);
     if (!cl)
         bt_emit_u8(&s->e, (uint8_t)s->op->imm);
-    t1_flags_set(s);
+    t1_fl_set(s);
     if (mem)
         t1_note_store(s, d->size);
     else
@@ -186,27 +181,42 @@ static bool t1_op_shiftd(struct t1 *s, const struct t1_desc *d)
     if (!cl)
         bt_emit_u8(&s->e, (uint8_t)s->op->imm);
     t1_dst_done(s, s->op->dst, dst);
-    t1_flags_set(s);
+    t1_fl_set(s);
     return true;
 }
 
 /* ---- MUL, IMUL ---- */
-static bool t1_op_mul(struct t1 *s, const struct t1_desc *d)
+/* The accumulator's place, rax, is the image's: it is used for the instruction only. A divide error leads to the
+ * handler, which then takes the image from memory. */
+static bool t1_op_muldiv(struct t1 *s, const struct t1_desc *d)
 {
+    static const uint8_t field[BT_MUL_N] = { [BT_MUL_MUL] = 4, [BT_MUL_IMUL] = 5, [BT_MUL_DIV] = 6, [BT_MUL_IDIV] = 7 };
     struct bt_x x = t1_guest(s->op->src);
+    bool div = d->class == T1_DIV;
 
     if (d->size == 1)
         return false;
     if (d->kind) {
         if (!t1_mem(s, d->size, false))
             return false;
-        x = bt_x_mem(T1_P, 0);
+        bt_emit_ins(&s->e, d->size, 0x8b, T1_T, s->x);
+        x = bt_x_reg(T1_T);
+    } else if (x.reg == t1_host[BT_RAX] && !x.mem) { /* the accumulator itself: rax will hold it */
+        x = bt_x_reg(T1_A);
+    }
+    if (div) {
+        t1_fl_img(s);
+        bt_emit_ins(&s->e, 2, 0x89, T1_A, t1_state(T1_OFF(t1_flags)));
+        s->slow = NULL;
+        t1_slow_get(s)->from_mem = true;
     }
     t1_fl_host(s);
     bt_emit_ins(&s->e, 8, 0x8b, T1_A, t1_guest(BT_RAX * 8));
-    bt_emit_ins(&s->e, d->size, 0xf7, d->sub == BT_MUL_MUL ? 4 : 5, x);
+    if (div)
+        t1_trap_here(s);
+    bt_emit_ins(&s->e, d->size, 0xf7, field[d->sub], x);
     bt_emit_ins(&s->e, 8, 0x8b, t1_host[BT_RAX], bt_x_reg(T1_A));
-    t1_flags_set(s);
+    t1_fl_set(s);
     return true;
 }
 
@@ -219,10 +229,10 @@ static bool t1_op_imul(struct t1 *s, const struct t1_desc *d)
     if (d->kind) {
         if (!t1_mem(s, d->size, false))
             return false;
-        x = bt_x_mem(T1_P, 0);
+        x = s->x;
     }
     t1_fl_host(s);
-    reg = d->class == T1_IMUL2 || d->size == 2 ? t1_dst_load(s, s->op->dst, T1_I) : t1_dst(s->op->dst, T1_I);
+    reg = d->class == T1_IMUL2 || d->size == 2 ? t1_dst_load(s, s->op->dst, T1_T) : t1_dst(s->op->dst, T1_T);
     if (d->class == T1_IMUL2) {
         bt_emit_ins(&s->e, d->size, 0x0faf, reg, x);
     } else {
@@ -230,25 +240,69 @@ static bool t1_op_imul(struct t1 *s, const struct t1_desc *d)
         bt_emit_imm(&s->e, imm == (int8_t)imm ? 1 : d->size, (uint64_t)imm);
     }
     t1_dst_done(s, s->op->dst, reg);
-    t1_flags_set(s);
+    t1_fl_set(s);
     return true;
 }
 
 /* ---- bits ---- */
-static bool t1_op_bt(struct t1 *s, const struct t1_desc *d)
+/* BT and kin with a memory operand and a bit offset in a register: the address moves by whole operands. */
+static bool t1_bt_mem_reg(struct t1 *s, const struct t1_desc *d)
 {
-    bool imm = d->kind == BT_K_RI || d->kind == BT_K_MI, mem = d->kind == BT_K_MI;
-    int dst = T1_P, src;
+    unsigned shift = d->size == 8 ? 6 : 5;
+    bool write = d->sub != BT_BT_BT;
+    struct bt_x src = t1_guest(s->op->src);
 
-    if (d->kind != BT_K_RR && !imm)
+    if (d->size == 2 || !t1_lin(s))
         return false;
-    if (mem && (d->sub != BT_BT_BT || !t1_mem(s, d->size, false)))
+    t1_fl_clobber(s);
+    if (d->size == 8)
+        bt_emit_ins(&s->e, 8, 0x8b, T1_I, src);
+    else
+        bt_emit_ins(&s->e, 8, 0x63, T1_I, src);
+    bt_emit_ins(&s->e, 8, 0xc1, 7, bt_x_reg(T1_I));
+    bt_emit_u8(&s->e, (uint8_t)shift);
+    bt_emit_ins(&s->e, 8, 0x8d, T1_P, bt_x_sib(T1_P, T1_I, d->size == 8 ? 3 : 2, 0));
+    t1_probe(s, d->size, write);
+    bt_emit_ins(&s->e, 4, 0x8b, T1_T, src);
+    bt_emit_ins(&s->e, 4, 0x83, 4, bt_x_reg(T1_T));
+    bt_emit_u8(&s->e, (uint8_t)(d->size * 8 - 1));
+    t1_fl_host(s);
+    bt_emit_ins(&s->e, d->size, (0x0fa3U + ((uint32_t)d->sub << 3)) | (write ? BT_OPC_LOCK : 0), T1_T, s->x);
+    t1_fl_set(s);
+    if (write)
+        t1_note_store(s, d->size);
+    return true;
+}
+
+static bool t1_bt_mem_imm(struct t1 *s, const struct t1_desc *d)
+{
+    bool write = d->sub != BT_BT_BT;
+
+    if (!t1_mem(s, d->size, write))
         return false;
     t1_fl_host(s);
-    if (!mem)
-        dst = t1_dst_load(s, s->op->dst, T1_P);
-    if (imm) {
-        bt_emit_ins(&s->e, d->size, 0x0fba, 4 + d->sub, mem ? bt_x_mem(T1_P, 0) : bt_x_reg(dst));
+    bt_emit_ins(&s->e, d->size, 0x0fba | (write ? BT_OPC_LOCK : 0), 4 + d->sub, s->x);
+    bt_emit_u8(&s->e, (uint8_t)s->op->imm);
+    t1_fl_set(s);
+    if (write)
+        t1_note_store(s, d->size);
+    return true;
+}
+
+static bool t1_op_bt(struct t1 *s, const struct t1_desc *d)
+{
+    int dst, src;
+
+    if (d->kind == BT_K_MI || d->kind == BT_K_LMI)
+        return t1_bt_mem_imm(s, d);
+    if (d->kind == BT_K_MR || d->kind == BT_K_LMR)
+        return t1_bt_mem_reg(s, d);
+    if (d->kind != BT_K_RR && d->kind != BT_K_RI)
+        return false;
+    t1_fl_host(s);
+    dst = t1_dst_load(s, s->op->dst, T1_P);
+    if (d->kind == BT_K_RI) {
+        bt_emit_ins(&s->e, d->size, 0x0fba, 4 + d->sub, bt_x_reg(dst));
         bt_emit_u8(&s->e, (uint8_t)s->op->imm);
     } else {
         src = t1_src(s, s->op->src, T1_I);
@@ -256,7 +310,7 @@ static bool t1_op_bt(struct t1 *s, const struct t1_desc *d)
     }
     if (d->sub != BT_BT_BT)
         t1_dst_done(s, s->op->dst, dst);
-    t1_flags_set(s);
+    t1_fl_set(s);
     return true;
 }
 
@@ -273,13 +327,13 @@ static bool t1_op_scan(struct t1 *s, const struct t1_desc *d)
     if (d->kind) {
         if (!t1_mem(s, d->size, false))
             return false;
-        x = bt_x_mem(T1_P, 0);
+        x = s->x;
     }
     t1_fl_host(s);
-    reg = t1_dst_load(s, s->op->dst, T1_I);
+    reg = t1_dst_load(s, s->op->dst, T1_T);
     bt_emit_ins(&s->e, d->size, opcodes[d->sub], reg, x);
     t1_dst_done(s, s->op->dst, reg);
-    t1_flags_set(s);
+    t1_fl_set(s);
     return true;
 }
 
@@ -287,7 +341,7 @@ static bool t1_op_flag(struct t1 *s, const struct t1_desc *d)
 {
     t1_fl_host(s);
     bt_emit_u8(&s->e, d->sub == BT_FLAG_CLC ? 0xf8 : d->sub == BT_FLAG_STC ? 0xf9 : 0xf5);
-    t1_flags_set(s);
+    t1_fl_set(s);
     return true;
 }
 
@@ -297,17 +351,50 @@ typedef bool (*t1_emitter)(struct t1 *s, const struct t1_desc *d);
 bool bt_t1_op(struct t1 *s, const struct t1_desc *d)
 {
     static const t1_emitter emitters[T1_NCLASSES] = {
-        [T1_NOP] = t1_op_nop,     [T1_ALU] = t1_op_alu,       [T1_TEST] = t1_op_alu,    [T1_UNARY] = t1_op_unary,
-        [T1_SHIFT] = t1_op_shift, [T1_SHIFTD] = t1_op_shiftd, [T1_MOV] = t1_op_mov,     [T1_MOVX] = t1_op_movx,
-        [T1_LEA] = t1_op_lea,     [T1_CMOV] = t1_op_cmov,     [T1_SETCC] = t1_op_setcc, [T1_CBW] = t1_op_cbw,
-        [T1_MUL] = t1_op_mul,     [T1_IMUL2] = t1_op_imul,    [T1_IMUL3] = t1_op_imul,  [T1_BSWAP] = t1_op_bswap,
-        [T1_XCHG] = t1_op_xchg,   [T1_XCHG_M] = t1_op_xchg_m, [T1_XADD] = t1_op_xadd,   [T1_CMPXCHG] = t1_op_cmpxchg,
-        [T1_BT] = t1_op_bt,       [T1_SCAN] = t1_op_scan,     [T1_FLAG] = t1_op_flag,   [T1_JCC] = t1_op_jcc,
-        [T1_JMP] = t1_op_jmp,     [T1_CALL] = t1_op_call,     [T1_RET] = t1_op_ret,     [T1_PUSH] = t1_op_push,
-        [T1_POP] = t1_op_pop,     [T1_LEAVE] = t1_op_leave,
+        [T1_NOP] = t1_op_nop,
+        [T1_ALU] = t1_op_alu,
+        [T1_TEST] = t1_op_alu,
+        [T1_UNARY] = t1_op_unary,
+        [T1_SHIFT] = t1_op_shift,
+        [T1_SHIFTD] = t1_op_shiftd,
+        [T1_MOV] = t1_op_mov,
+        [T1_MOVX] = t1_op_movx,
+        [T1_LEA] = t1_op_lea,
+        [T1_CMOV] = t1_op_cmov,
+        [T1_SETCC] = t1_op_setcc,
+        [T1_CBW] = t1_op_cbw,
+        [T1_MUL] = t1_op_muldiv,
+        [T1_IMUL2] = t1_op_imul,
+        [T1_IMUL3] = t1_op_imul,
+        [T1_BSWAP] = t1_op_bswap,
+        [T1_XCHG] = t1_op_xchg,
+        [T1_XCHG_M] = t1_op_xchg_m,
+        [T1_XADD] = t1_op_xadd,
+        [T1_CMPXCHG] = t1_op_cmpxchg,
+        [T1_BT] = t1_op_bt,
+        [T1_SCAN] = t1_op_scan,
+        [T1_FLAG] = t1_op_flag,
+        [T1_JCC] = t1_op_jcc,
+        [T1_JMP] = t1_op_jmp,
+        [T1_CALL] = t1_op_call,
+        [T1_RET] = t1_op_ret,
+        [T1_PUSH] = t1_op_push,
+        [T1_POP] = t1_op_pop,
+        [T1_LEAVE] = t1_op_leave,
+        [T1_DIV] = t1_op_muldiv,
+        [T1_BMI] = t1_op_bmi,
+        [T1_CRC32] = t1_op_crc32,
+        [T1_MOVBE] = t1_op_movbe,
+        [T1_FENCE] = t1_op_fence,
+        [T1_PUSHF] = t1_op_pushf,
+        [T1_CLI] = t1_op_cli,
+        [T1_STI] = t1_op_sti,
+        [T1_AC] = t1_op_ac,
+        [T1_FP] = t1_op_fp,
+        [T1_CMPXCHG16B] = t1_op_cmpxchg16b,
     };
 
-    if (!emitters[d->class] || t1_high(s->op))
+    if (!emitters[d->class] || (d->class != T1_FP && t1_high(s->op)))
         return false;
     return emitters[d->class](s, d);
 }

@@ -1,4 +1,5 @@
-/* The emitters of t1_move.c and t1_branch.c, for the table in t1_ops.c. Each has the contract of bt_t1_op. */
+/* The emitters of t1_move.c, t1_branch.c, t1_bits.c, t1_sys.c and t1_fp.c, for the table in t1_ops.c. Each has the
+ * contract of bt_t1_op. */
 #ifndef CPU_BT_T1_OPS_H
 #define CPU_BT_T1_OPS_H
 
@@ -24,5 +25,15 @@ T1_OP(t1_op_ret);
 T1_OP(t1_op_push);
 T1_OP(t1_op_pop);
 T1_OP(t1_op_leave);
+T1_OP(t1_op_cmpxchg16b);
+T1_OP(t1_op_movbe);
+T1_OP(t1_op_bmi);
+T1_OP(t1_op_crc32);
+T1_OP(t1_op_fence);
+T1_OP(t1_op_pushf);
+T1_OP(t1_op_cli);
+T1_OP(t1_op_sti);
+T1_OP(t1_op_ac);
+T1_OP(t1_op_fp);
 
 #endif

@@ -1,11 +1,12 @@
 /* What the t1_*.c files share: the translator's memory, the register assignment, the state of one translation.
  *
  * Registers of translated code. Eleven of the guest's are in host registers (t1_host[]), the other five stay in c->r.
- *   rsp  the host's stack, 16-byte aligned          r15  struct bt_vcpu
- *   rax  scratch, and the image of the flags        r11  linear address, then host pointer, of a memory operand
- *   r10  offset of its TLB entry                    the rest: guest registers
- * The guest's arithmetic flags are in the host's flags, in c->t1_flags, or both (enum t1_fl); all others in c->rflags.
- * At the entrance and at every way out they are in c->t1_flags. */
+ *   gs   base of struct bt_vcpu                     rsp  the host's stack, 16-byte aligned
+ *   rax  the image of the guest's arithmetic flags as LAHF and SETO AL make it, or scratch (enum t1_fl)
+ *   r11  linear address of a memory operand, then its offset in the page or its host pointer
+ *   r10  offset of its TLB entry in the context's entries, or host address of its page
+ *   r15  scratch                                    the rest: guest registers
+ * At every entrance and every way out the image is in rax. All other flags are in c->rflags always. */
 #ifndef CPU_BT_T1_PRIV_H
 #define CPU_BT_T1_PRIV_H
 
@@ -15,10 +16,11 @@
 
 #define T1_ARENA (16U << 20)
 #define T1_TRANS_MAX BLOCK_MAX
-/* More than the translation of one block needs. */
-#define T1_RESERVE (64U << 10)
+/* More than one translation needs. */
+#define T1_RESERVE (256U << 10)
+#define T1_TRAPS_MAX (256U << 10)
 
-enum { T1_A = 0, T1_I = 10, T1_P = 11, T1_C = 15, T1_HSP = 4 };
+enum { T1_A = 0, T1_I = 10, T1_P = 11, T1_T = 15, T1_HSP = 4 };
 
 /* What a handler does, for the translator: T1_NONE is "not translated, and may do anything". */
 enum t1_class {
@@ -37,6 +39,7 @@ enum t1_class {
     T1_SETCC,
     T1_CBW,
     T1_MUL,
+    T1_DIV,
     T1_IMUL2,
     T1_IMUL3,
     T1_BSWAP,
@@ -44,9 +47,14 @@ enum t1_class {
     T1_XCHG_M,
     T1_XADD,
     T1_CMPXCHG,
+    T1_CMPXCHG16B,
     T1_BT,
     T1_SCAN,
+    T1_BMI,
+    T1_CRC32,
+    T1_MOVBE,
     T1_FLAG,
+    T1_FENCE,
     T1_JCC,
     T1_JMP,
     T1_CALL,
@@ -54,6 +62,11 @@ enum t1_class {
     T1_PUSH,
     T1_POP,
     T1_LEAVE,
+    T1_PUSHF,
+    T1_CLI,
+    T1_STI,
+    T1_AC, /* STAC, CLAC */
+    T1_FP, /* SSE and AVX (t1_fp.c) */
     T1_NCLASSES
 };
 
@@ -66,20 +79,35 @@ struct t1_desc {
     uint8_t from;  /* MOVX: bytes of the source */
 };
 
+/* Operand forms of T1_FP. */
+enum { T1_FP_REG, T1_FP_LD, T1_FP_ST, T1_FP_GEN, T1_FP_GEN_LD };
+
 #define T1_DESCS 4096U
 
+/* An instruction of translated code that may trap, and where it goes on then. Offsets in the arena; ascending. */
+struct t1_trap {
+    uint32_t at, to;
+};
+
+struct t1;
+
 struct bt_t1 {
-    const uint8_t *rx;                                         /* executable view of the arena */
-    uint8_t *rw;                                               /* the same pages, writable */
-    uint32_t used, first;                                      /* bytes in use; by the fixed parts alone */
-    uint32_t enter, leave, event, note, callout[BT_CTX_FETCH]; /* offsets of the fixed parts */
+    const uint8_t *rx;                                             /* executable view of the arena */
+    uint8_t *rw;                                                   /* the same pages, writable */
+    uint32_t used, first;                                          /* bytes in use; by the fixed parts alone */
+    uint32_t enter, leave, event, note, fp, callout[BT_CTX_FETCH]; /* offsets of the fixed parts */
     uint32_t n_trans;
+    _Atomic uint32_t n_traps;
     struct bt_trans *trans;         /* T1_TRANS_MAX */
+    struct t1_trap *traps;          /* T1_TRAPS_MAX */
+    struct t1 *work;                /* the translation being made */
+    bool bmi2;                      /* of the host */
+    bool log;                       /* translations look at the dirty log */
     struct t1_desc descs[T1_DESCS]; /* hash table by fn */
 };
 
-/* Where the guest's arithmetic flags are. */
-enum t1_fl { T1_FL_MEM, T1_FL_HOST, T1_FL_BOTH };
+/* Where the guest's arithmetic flags are; at least one bit is set. */
+enum t1_fl { T1_FL_HOST = 1 /* in the host's */, T1_FL_IMG = 2 /* in rax */ };
 
 /* A way out of the straight line to the operation's handler, and back. */
 struct t1_slow {
@@ -87,26 +115,65 @@ struct t1_slow {
     uint64_t rip;
     uint32_t jumps[4]; /* displacements that lead there */
     unsigned n_jumps;
-    uint32_t back;   /* where it goes on; 0: the handler ends the block */
-    bool host_flags; /* there the flags are in the host's */
+    uint32_t at;        /* where it was emitted */
+    uint32_t back;      /* where it goes on; 0: the handler ends the block */
+    bool from_host;     /* the image is not in rax yet, but the flags are in the host's */
+    bool from_mem;      /* the image is in c->t1_flags, rax was used otherwise */
+    bool host_flags;    /* at `back` the flags are in the host's */
+    uint8_t back_fp_ok; /* at `back` this must be ready */
 };
 
 /* The way out of a store that may have hit code. */
 struct t1_note {
     uint32_t jumps[2], back;
+    unsigned n_jumps;
     uint64_t next_rip; /* where to leave to if the block became stale */
     bool dynamic;      /* that is in c->t1_target[0] */
-    struct bt_x entry; /* the TLB entry, as LEA operand */
+    struct bt_x entry; /* the TLB entry */
+    int32_t offset;    /* of the store from r11 */
     uint8_t size;
 };
 
-/* A direct jump out of the block. */
+/* The way out of a check that vector instructions may run. */
+struct t1_fp_exit {
+    uint32_t jump, back;
+    struct t1_slow *slow;
+    uint8_t want;
+};
+
+/* A direct jump out of the region. */
 struct t1_exit {
     uint32_t jump;
+    bool from_host; /* the image is not in rax yet */
+    bool near;      /* the target is in the same page */
     uint64_t target;
 };
 
-#define T1_SLOW_MAX (2 * BT_BLOCK_OPS_MAX)
+/* One block of a region: code between two labels. */
+struct t1_node {
+    struct bt_block *b;
+    struct bt_trans *t;
+    uint64_t rip;
+    unsigned n_ops;  /* up to the start of the next node */
+    unsigned n_from; /* jumps and fall-throughs that lead here from inside */
+    uint32_t pos;    /* of the label; 0: not emitted */
+    uint8_t fl;      /* enum t1_fl there */
+    bool loop;       /* target of a backward jump: looks at c->events */
+    bool dead;       /* overwrites all flags before anything can see them */
+    bool headless;   /* relies on what was checked before it: not entered from outside */
+    uint32_t map_jumps[2], stale_jump, event_jump, event_back, loop_jump, loop_back;
+};
+
+/* A forward jump to a node that is not emitted yet. */
+struct t1_fix {
+    uint32_t jump;
+    struct t1_node *node;
+    bool from_host; /* the image is not in rax yet, and the node wants it */
+};
+
+#define T1_NODES_MAX 24
+#define T1_REGION_OPS 384
+#define T1_SLOW_MAX (2 * T1_REGION_OPS)
 
 struct t1 {
     struct bt_emit e;
@@ -114,16 +181,26 @@ struct t1 {
     struct bt_t1 *t;
     const struct bt_op *op; /* present operation */
     uint64_t rip;           /* its address */
+    uint64_t page;          /* linear page address of the region */
     uint8_t ctx;
-    enum t1_fl fl;
-    bool done;            /* the block has left */
-    struct bt_x entry;    /* TLB entry of the last probe */
+    uint8_t fl;           /* enum t1_fl */
+    uint8_t fp_ok;        /* BT_FP_READY_* that were checked on the way here */
+    bool done;            /* control has left the straight line */
+    struct bt_x x;        /* memory operand of the last probe */
+    struct bt_x entry;    /* its TLB entry, valid until r10 changes */
     struct t1_slow *slow; /* of the present operation, NULL: none yet */
+    unsigned i_node;      /* the present one */
+    unsigned n_nodes, n_slow, n_notes, n_exits, n_fixes, n_fps, n_traps;
+    struct t1_node nodes[T1_NODES_MAX];
     struct t1_slow slows[T1_SLOW_MAX];
     struct t1_note notes[T1_SLOW_MAX];
-    struct t1_exit exits[4];
-    unsigned n_slow, n_notes, n_exits;
-    uint32_t map_jumps[2], stale_jump, event_jump, event_back;
+    struct t1_fp_exit fps[T1_REGION_OPS];
+    struct t1_exit exits[3 * T1_NODES_MAX];
+    struct t1_fix fixes[2 * T1_NODES_MAX];
+    struct {
+        uint32_t at;
+        struct t1_slow *slow;
+    } traps[T1_SLOW_MAX];
 };
 
 /* t1_class.c */
@@ -135,26 +212,57 @@ uint32_t bt_t1_fixed(struct bt_t1 *t);
 /* Guest register index to host register, -1: in memory. */
 extern const int8_t t1_host[16];
 
+/* t1_region.c: the blocks around the one at c's rip that are translated together, into s->nodes in ascending order. */
+void bt_t1_region(struct t1 *s, struct bt_block *b);
+/* The node that starts at a linear address, or NULL. */
+struct t1_node *bt_t1_node_at(struct t1 *s, uint64_t rip);
+
 /* t1_ops.c: emit the present operation; false: not possible (then nothing was emitted). */
 bool bt_t1_op(struct t1 *s, const struct t1_desc *d);
 
-/* t1_ops_mem.c, what the operations are made of */
+/* t1_gen.c: operands. Offsets are those of operations: bytes into c->r. */
 #define T1_OFF(member) ((int32_t)offsetof(struct bt_vcpu, member))
 struct bt_x t1_state(int32_t off);               /* memory operand in *c */
-struct bt_x t1_guest(unsigned off);              /* a guest register as r/m operand, by byte offset */
+struct bt_x t1_guest(unsigned off);              /* a guest register as r/m operand */
 int t1_src(struct t1 *s, unsigned off, int tmp); /* host register with the guest's value; tmp where it is in memory */
 int t1_dst(unsigned off, int tmp);               /* where a result goes; t1_dst_done stores it */
 int t1_dst_load(struct t1 *s, unsigned off, int tmp); /* the same with the present value */
 void t1_dst_done(struct t1 *s, unsigned off, int reg);
-void t1_fl_host(struct t1 *s); /* flags into the host's; uses rax */
-void t1_fl_mem(struct t1 *s);  /* flags into c->t1_flags; uses rax */
-/* Host pointer to the memory operand (or to the stack slot at rSP + disp) in r11, with the rights of the access
- * checked; the flags are in memory then. false: not possible, nothing emitted. */
+
+/* t1_gen.c: flags. */
+void t1_fl_host(struct t1 *s);    /* into the host's */
+void t1_fl_img(struct t1 *s);     /* into rax; the host's stay as they are */
+void t1_fl_clobber(struct t1 *s); /* the host's are about to be destroyed */
+void t1_fl_set(struct t1 *s);     /* an instruction has just defined all of them in the host's */
+
+/* t1_gen.c: ways out. */
+struct t1_slow *t1_slow_get(struct t1 *s);           /* of the present operation */
+void t1_slow_jump(struct t1 *s, int cc);             /* a jump to the present operation's handler */
+void t1_trap_here(struct t1 *s);                     /* the instruction that comes next may trap: to the handler */
+void t1_goto(struct t1 *s, int cc, uint64_t target); /* jump to a guest address, inside or outside the region */
+void t1_exit_to(struct t1 *s, uint64_t target);      /* ... for which a translation is looked up anew */
+void t1_leave_at(struct t1 *s, uint64_t rip);        /* to the run loop */
+void t1_callout(struct t1 *s, const struct bt_op *op, uint64_t rip);
+
+/* t1_probe.c: check the rights of an access and find its host address: s->x. The flags' image is in rax then, the
+ * host's are destroyed, r15 is free. A load may use r10 and r11 as soon as it has used s->x. false: not possible,
+ * nothing emitted. */
 bool t1_mem(struct t1 *s, unsigned size, bool write);
+/* The same for [base + disp], 8 bytes. base: host register. */
 void t1_stack(struct t1 *s, int base, int32_t disp, bool write);
-/* After a store through the last probe: was it code? Leaves flags in memory. */
+/* The same for the linear address in r11. */
+void t1_probe(struct t1 *s, unsigned size, bool write);
+/* Linear address of the operation's memory operand into r11. false: not possible, nothing emitted. */
+bool t1_lin(struct t1 *s);
+/* After a store through the last probe: was it code? Uses r15, keeps the flags' image. */
 void t1_note_store(struct t1 *s, unsigned size);
-void t1_slow_jump(struct t1 *s, int cc); /* a jump to the present operation's handler */
-void t1_exit_to(struct t1 *s, int cc, uint64_t target);
+/* t1_probe.c: out of line. */
+void t1_out_note(struct t1 *s, const struct t1_note *n);
+
+/* t1_fp.c: out of line. */
+void t1_out_fp(struct t1 *s, const struct t1_fp_exit *x);
+
+/* t1_trap.c: where code at arena offset `at` goes on after a trap; 0: nowhere. Async-signal-safe. */
+uint32_t bt_t1_trap(const struct bt_t1 *t, uint32_t at);
 
 #endif

@@ -1,5 +1,8 @@
 /* The way into translated code. Run path. */
+#include <asm/prctl.h>
+
 #include "cpu/bt/int_priv.h"
+#include "cpu/bt/raw.h"
 #include "cpu/bt/t1_priv.h"
 
 void bt_t1_remember(struct bt_vcpu *c, const struct bt_trans *t)
@@ -10,7 +13,6 @@ void bt_t1_remember(struct bt_vcpu *c, const struct bt_trans *t)
 void bt_t1_run(struct bt_vcpu *c, const struct bt_trans *t)
 {
     const struct bt_t1 *m = c->t1;
-    struct bt_vcpu *arg = c;
     uintptr_t enter = (uintptr_t)m->rx + m->enter, code = (uintptr_t)m->rx + t->near;
 
     c->t1_flags = (uint16_t)bt_fl_pack(c->rflags);
@@ -19,8 +21,14 @@ void bt_t1_run(struct bt_vcpu *c, const struct bt_trans *t)
     __asm__ volatile("leaq -128(%%rsp), %%rsp\n\t"
                      "call *%%rax\n\t"
                      "leaq 128(%%rsp), %%rsp"
-                     : "+a"(enter), "+S"(code), "+D"(arg)
+                     : "+a"(enter), "+S"(code)
                      :
-                     : "rcx", "rdx", "r8", "r9", "r10", "r11", "memory", "cc");
+                     : "rcx", "rdx", "rdi", "r8", "r9", "r10", "r11", "memory", "cc");
     c->rflags = bt_fl_merge(c->rflags, c->t1_flags);
+}
+
+void bt_t1_thread_begin(struct bt_vcpu *c)
+{
+    c->self = c;
+    bt_raw_syscall3(SYS_arch_prctl, ARCH_SET_GS, (long)(uintptr_t)c, 0);
 }

@@ -1,9 +1,9 @@
 /* Random programs against the real CPU:
- *   prog [--engine interp|bt|bt-eager|kvm] [--seed N] [--count N] [--first N] [--with LIST] [--irq device|thread]
- * [--verbose] LIST: smc, faults, tf, device, step, break, separated by commas. With --irq the program is also
- * single-stepped on the CPU, and each interrupt that it gets in the engine must show it one of the states between two
- * instructions, in order. Exit status 0: all equal; 1: a difference (printed with the code around it); 77: cannot run
- * here. */
+ *   prog [--engine interp|bt|bt-eager|kvm] [--seed N] [--count N] [--first N] [--with LIST] [--irq device|thread|kick]
+ *        [--verbose] [--stats]
+ * LIST: smc, faults, tf, device, step, break, separated by commas. With --irq the program is also single-stepped on the
+ * CPU, and each interrupt that it gets in the engine must show one of the states between two instructions, in order.
+ * Exit status 0: all equal; 1: a difference (printed with the code around it); 77: cannot run here. */
 #include <Zydis/Zydis.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -38,7 +38,7 @@ struct options {
     uint64_t seed, first, count;
     unsigned features;
     enum prog_irq irq;
-    bool verbose;
+    bool verbose, stats;
 };
 
 /* What interrupts are checked against. */
@@ -272,6 +272,8 @@ static void run_programs(const struct options *o, struct progress *p)
         printf("program %" PRIu64 " of seed %" PRIu64 " differs (%s).\n", p->next, o->seed, o->engine);
         fflush(stdout);
     }
+    if (o->stats)
+        prog_guest_stats(g);
     prog_guest_free(g);
     prog_native_free(n);
     free(prog);
@@ -319,10 +321,15 @@ static int parse_engine(const char *name, struct options *o)
 static int parse(int argc, char **argv, struct options *o)
 {
     static const struct option options[] = {
-        { "engine", required_argument, NULL, 'e' }, { "seed", required_argument, NULL, 's' },
-        { "count", required_argument, NULL, 'c' },  { "first", required_argument, NULL, 'f' },
-        { "with", required_argument, NULL, 'w' },   { "irq", required_argument, NULL, 'i' },
-        { "verbose", no_argument, NULL, 'v' },      { 0 },
+        { "engine", required_argument, NULL, 'e' },
+        { "seed", required_argument, NULL, 's' },
+        { "count", required_argument, NULL, 'c' },
+        { "first", required_argument, NULL, 'f' },
+        { "with", required_argument, NULL, 'w' },
+        { "irq", required_argument, NULL, 'i' },
+        { "verbose", no_argument, NULL, 'v' },
+        { "stats", no_argument, NULL, 't' },
+        { 0 },
     };
     int c, r = 0;
 
@@ -342,6 +349,10 @@ static int parse(int argc, char **argv, struct options *o)
             o->irq = PROG_IRQ_DEVICE;
         else if (c == 'i' && strcmp(optarg, "thread") == 0)
             o->irq = PROG_IRQ_THREAD;
+        else if (c == 'i' && strcmp(optarg, "kick") == 0)
+            o->irq = PROG_IRQ_KICK;
+        else if (c == 't')
+            o->stats = true;
         else if (c == 'v')
             o->verbose = true;
         else
@@ -382,7 +393,7 @@ int main(int argc, char **argv)
 
     if (parse(argc, argv, &o) < 0 || p == MAP_FAILED) {
         fprintf(stderr, "usage: prog [--engine interp|bt|bt-eager|kvm] [--seed N] [--count N] [--first N] [--verbose]\n"
-                        "            [--with smc,faults,tf,device,step,break] [--irq device|thread]\n");
+                        "            [--with smc,faults,tf,device,step,break] [--irq device|thread|kick] [--stats]\n");
         return 2;
     }
     p->next = o.first;

@@ -95,9 +95,10 @@ enum prog_irq {
     PROG_IRQ_NONE,
     PROG_IRQ_DEVICE, /* each access to the device page raises one */
     PROG_IRQ_THREAD, /* another thread raises them all the time */
+    PROG_IRQ_KICK,   /* a timer kicks the vCPU all the time, and we raise one whenever it comes back */
 };
 
-/* Called for each interrupt that the program gets: its state there. */
+/* Called for each interrupt that the program gets, and each kick that stops it: its state there. */
 typedef void prog_on_irq(void *opaque, const struct prog_event *at);
 
 /* Run in an engine. (prog_guest.c) */
@@ -108,5 +109,7 @@ void prog_guest_free(struct prog_guest *g);
 /* Run p with interrupts of that kind. */
 void prog_guest_run(struct prog_guest *g, const struct prog *p, enum prog_irq irq, prog_on_irq *on_irq, void *opaque,
                     struct prog_result *ret);
+/* Print the engine's statistics that are not 0. */
+void prog_guest_stats(struct prog_guest *g);
 
 #endif

@@ -111,7 +111,7 @@ static bool gen_refused(struct gen *g, const ZydisDecodedInstruction *zi)
         zi->mnemonic == ZYDIS_MNEMONIC_UD2 || zi->mnemonic == ZYDIS_MNEMONIC_RSM ||
         zi->mnemonic == ZYDIS_MNEMONIC_FEMMS || zi->mnemonic == ZYDIS_MNEMONIC_CLI ||
         zi->mnemonic == ZYDIS_MNEMONIC_STI || zi->mnemonic == ZYDIS_MNEMONIC_DIV || zi->mnemonic == ZYDIS_MNEMONIC_IDIV)
-        return !gen_one_in(g, g->p->features & PROG_FAULTS ? 8 : 64);
+        return !gen_one_in(g, g->p->features & PROG_FAULTS && g->faults < 200 ? 8 : 64);
     return zi->meta.branch_type != ZYDIS_BRANCH_TYPE_NONE ||
            (zi->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE));
 }
@@ -216,6 +216,25 @@ static void gen_bend_modrm(struct gen *g, const ZydisDecodedInstruction *zi, uin
     memcpy(bytes + at, tail, zi->raw.imm[0].size / 8);
 }
 
+/* What compilers emit most: chance alone gives mostly rare instructions, which engines leave to slow paths. */
+static bool gen_common(const ZydisDecodedInstruction *zi)
+{
+    if (zi->attributes & (ZYDIS_ATTRIB_HAS_LOCK | ZYDIS_ATTRIB_HAS_SEGMENT))
+        return false;
+    switch (zi->meta.category) {
+    case ZYDIS_CATEGORY_BINARY:
+    case ZYDIS_CATEGORY_LOGICAL:
+    case ZYDIS_CATEGORY_SHIFT:
+    case ZYDIS_CATEGORY_ROTATE:
+    case ZYDIS_CATEGORY_DATAXFER:
+    case ZYDIS_CATEGORY_CMOV:
+    case ZYDIS_CATEGORY_SETCC:
+        return true;
+    default:
+        return zi->mnemonic == ZYDIS_MNEMONIC_LEA;
+    }
+}
+
 static bool gen_try(struct gen *g, bool no_rip)
 {
     ZydisDecodedInstruction zi;
@@ -231,6 +250,8 @@ static bool gen_try(struct gen *g, bool no_rip)
         if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, &zi, ops)))
             return false;
     }
+    if (!gen_common(&zi) && gen_one_in(g, 2))
+        return false;
     if (gen_refused(g, &zi) || !gen_writes_ok(g, &zi, ops) || !gen_memory_ok(g, bytes, &zi, ops, no_rip))
         return false;
     if (zi.attributes & ZYDIS_ATTRIB_HAS_ADDRESSSIZE)
@@ -386,16 +407,20 @@ static void gen_breakpoints(struct gen *g, unsigned main_at, unsigned end)
 void prog_make(uint64_t seed, uint64_t n, unsigned features, struct prog *ret)
 {
     struct gen g = { .p = ret, .seed = (seed + n * 0x9e3779b97f4a7c15ULL) | 1, .at = GEN_FUNCTIONS_AT };
+    /* Code that is changed all the time never becomes hot, so most programs do it rarely. */
+    static const uint16_t density[4] = { 5, 40, 200, 200 };
     unsigned target, main_at, pieces;
 
     memset(ret, 0, sizeof(*ret));
     ret->seed = seed;
     ret->n = n;
     ret->features = features;
-    ret->events_max = features & PROG_STEP ? PROG_EVENTS_MAX : 4000;
+    ret->events_max = features & PROG_STEP ? PROG_EVENTS_MAX : 10000;
     memset(ret->code, 0xcc, sizeof(ret->code));
     for (unsigned i = 0; i < 8; i++)
         stream_random(&g.seed);
+    g.smc = density[gen_below(&g, 4)];
+    g.faults = density[gen_below(&g, 4)];
     gen_registers(&g);
     gen_data(&g);
     gen_slots(&g);
@@ -404,7 +429,11 @@ void prog_make(uint64_t seed, uint64_t n, unsigned features, struct prog *ret)
         gen_function(&g);
     main_at = g.at;
     ret->start.regs.rip = PROG_CODE + g.at;
-    gen_mov_imm(&g, g.outer, gen_one_in(&g, 3) ? 1 : 2 + gen_below(&g, 24));
+    /* Enough rounds to make all of it hot, but where each instruction is an event. */
+    if (features & (PROG_STEP | PROG_TRACED | PROG_TF | PROG_BREAK))
+        gen_mov_imm(&g, g.outer, gen_one_in(&g, 3) ? 1 : 2 + gen_below(&g, 24));
+    else
+        gen_mov_imm(&g, g.outer, gen_one_in(&g, 4) ? 1 + gen_below(&g, 4) : 20 + gen_below(&g, 100));
     target = g.at;
     pieces = gen_one_in(&g, 4) ? 40 + gen_below(&g, 100) : 5 + gen_below(&g, 25);
     while (pieces-- > 0 && gen_room(&g))

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
+#include <time.h>
 
 #include "cpu/cpu.h"
 #include "prog.h"
@@ -34,6 +35,7 @@
 #define G_PORT 0xf4
 #define G_VECTOR 0x50
 #define G_SECONDS 30
+#define G_KICK_NS 30000
 
 #define STUB_BYTES 32
 #define STUB_SPIN 2 /* offset of the loop that waits for the kick */
@@ -48,6 +50,7 @@ struct prog_guest {
     struct kvm_lapic_state lapic;
     struct kvm_xsave xsave;
     uint8_t dev[PROG_DEV_SIZE];
+    timer_t kicker;
     uint64_t random;
     enum prog_irq irq;
     _Atomic bool stop; /* ends the thread that raises interrupts */
@@ -70,6 +73,13 @@ static void guest_late(int sig)
 {
     (void)sig;
     late = true;
+    if (late_vcpu)
+        late_ops->vcpu_kick(late_vcpu);
+}
+
+static void guest_kick(int sig)
+{
+    (void)sig;
     if (late_vcpu)
         late_ops->vcpu_kick(late_vcpu);
 }
@@ -221,6 +231,7 @@ struct prog_guest *prog_guest_new(const struct cpu_ops *ops)
     struct cpu_vm_config config = { .bus = &bus, .bus_opaque = g, .max_vcpus = 1 };
     struct kvm_cpuid_entry2 cpuid[128];
     struct kvm_xcrs xcrs = { .nr_xcrs = 1, .xcrs[0].value = 7 };
+    struct sigevent kick = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1 };
     uint32_t svr = 0x1ff;
     unsigned n = 128;
 
@@ -242,6 +253,8 @@ struct prog_guest *prog_guest_new(const struct cpu_ops *ops)
     guest_check("get_lapic", ops->get_lapic(g->vcpu, &g->lapic));
     memcpy(g->lapic.regs + 0xf0, &svr, 4);
     signal(SIGALRM, guest_late);
+    signal(SIGUSR1, guest_kick);
+    guest_check("timer_create", timer_create(CLOCK_MONOTONIC, &kick, &g->kicker));
     return g;
 }
 
@@ -249,6 +262,7 @@ void prog_guest_free(struct prog_guest *g)
 {
     if (!g)
         return;
+    timer_delete(g->kicker);
     g->ops->vcpu_free(g->vcpu);
     g->ops->vm_free(g->vm);
     mem_free(g->mem);
@@ -383,6 +397,14 @@ static bool guest_handle(struct prog_guest *g, const struct prog *p, struct kvm_
     return true;
 }
 
+/* The timer that kicks the vCPU: 0 stops it. */
+static void guest_timer(struct prog_guest *g, long ns)
+{
+    const struct itimerspec when = { .it_interval.tv_nsec = ns, .it_value.tv_nsec = ns };
+
+    guest_check("timer_settime", timer_settime(g->kicker, 0, &when, NULL));
+}
+
 static void *guest_raiser(void *opaque)
 {
     struct prog_guest *g = opaque;
@@ -401,6 +423,20 @@ static void *guest_raiser(void *opaque)
     return NULL;
 }
 
+/* A kick stopped the program itself. */
+static void guest_kicked(struct prog_guest *g, const struct kvm_regs *regs, prog_on_irq *on_irq, void *opaque)
+{
+    const uint64_t gpr[16] = { regs->rax, regs->rcx, regs->rdx, regs->rbx, regs->rsp, regs->rbp, regs->rsi, regs->rdi,
+                               regs->r8,  regs->r9,  regs->r10, regs->r11, regs->r12, regs->r13, regs->r14, regs->r15 };
+    struct prog_event e = { .rip = regs->rip, .rflags = regs->rflags & ~0x10000ULL };
+
+    memcpy(e.gpr, gpr, sizeof(gpr));
+    guest_check("get_xsave", g->ops->get_xsave(g->vcpu, &g->xsave));
+    e.xhash = prog_hash_xsave((uint8_t *)g->xsave.region);
+    on_irq(opaque, &e);
+    guest_raise(g, stream_random(&g->random) >> 32);
+}
+
 static void guest_loop(struct prog_guest *g, const struct prog *p, prog_on_irq *on_irq, void *opaque,
                        struct prog_result *ret)
 {
@@ -416,6 +452,8 @@ static void guest_loop(struct prog_guest *g, const struct prog *p, prog_on_irq *
             return;
         }
         guest_check("get_regs", g->ops->get_regs(g->vcpu, &regs));
+        if (g->irq != PROG_IRQ_NONE && regs.rip < KBASE)
+            guest_kicked(g, &regs, on_irq, opaque);
     } while (!guest_spins(regs.rip) || guest_handle(g, p, &regs, ret, on_irq, opaque));
 }
 
@@ -434,6 +472,8 @@ void prog_guest_run(struct prog_guest *g, const struct prog *p, enum prog_irq ir
     late_ops = g->ops;
     late_vcpu = g->vcpu;
     setitimer(ITIMER_REAL, &timer, NULL);
+    if (irq == PROG_IRQ_KICK)
+        guest_timer(g, G_KICK_NS);
     g->stop = false;
     if (irq == PROG_IRQ_THREAD)
         guest_check("thread", -pthread_create(&thread, NULL, guest_raiser, g));
@@ -441,6 +481,8 @@ void prog_guest_run(struct prog_guest *g, const struct prog *p, enum prog_irq ir
     g->stop = true;
     if (irq == PROG_IRQ_THREAD)
         pthread_join(thread, NULL);
+    if (irq == PROG_IRQ_KICK)
+        guest_timer(g, 0);
     timer = (struct itimerval){ 0 };
     setitimer(ITIMER_REAL, &timer, NULL);
     late_vcpu = NULL;
@@ -451,4 +493,19 @@ void prog_guest_run(struct prog_guest *g, const struct prog *p, enum prog_irq ir
     guest_check("data", mem_read(g->mem, GPA(G_DATA), ret->data, PROG_DATA_RW));
     guest_check("stack", mem_read(g->mem, GPA(G_STACK), ret->stack, PROG_STACK_SIZE));
     memcpy(ret->dev, g->dev, PROG_DEV_SIZE);
+}
+
+static void guest_print_stat(void *opaque, const char *name, uint64_t value)
+{
+    (void)opaque;
+    if (value)
+        printf(" %s %llu", name, (unsigned long long)value);
+}
+
+void prog_guest_stats(struct prog_guest *g)
+{
+    printf("engine:");
+    if (g->ops->stats(g->vm, guest_print_stat, NULL) < 0)
+        printf(" has no statistics");
+    printf("\n");
 }

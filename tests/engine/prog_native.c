@@ -24,7 +24,10 @@
 #define NATIVE_SW_RESERVED 464
 #define NATIVE_XSTATE_MAX 16384
 #define NATIVE_XSTATE_MAGIC 0x46505853
-#define NATIVE_TICKS 3 /* seconds of CPU time for one program */
+/* CPU time for one program, in ticks. Loops whose counters went astray can take an engine a hundred times as long. */
+#define NATIVE_TICK_US 50000
+#define NATIVE_TICKS 2
+#define NATIVE_TICKS_STEPPED 40
 #define NATIVE_RF 0x10000ULL
 
 /* What a stop of a traced child with SIGTRAP means. */
@@ -130,7 +133,9 @@ static void native_handler(int sig, siginfo_t *info, void *ctx)
 
     (void)info;
     if (sig == SIGPROF) {
-        if (native.running && ++native.ticks >= NATIVE_TICKS)
+        unsigned most = native.shared->prog.start.regs.rflags & 0x100 ? NATIVE_TICKS_STEPPED : NATIVE_TICKS;
+
+        if (native.running && ++native.ticks >= most)
             native_end(uc, fp, true);
         return;
     }
@@ -170,7 +175,7 @@ static void native_prepare(void)
 {
     static const int sigs[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGPROF };
     const int rw = PROT_READ | PROT_WRITE;
-    const struct itimerval tick = { .it_interval.tv_sec = 1, .it_value.tv_sec = 1 };
+    const struct itimerval tick = { .it_interval.tv_usec = NATIVE_TICK_US, .it_value.tv_usec = NATIVE_TICK_US };
     stack_t stack = { .ss_size = 1 << 17, .ss_sp = malloc(1 << 17) };
     struct sigaction sa = { .sa_sigaction = native_handler, .sa_flags = SA_SIGINFO | SA_ONSTACK };
     int code = memfd_create("code", MFD_CLOEXEC), ro = memfd_create("ro", MFD_CLOEXEC);

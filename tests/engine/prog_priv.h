@@ -31,8 +31,9 @@ struct gen {
     struct gen_patch patches[GEN_PATCHES];
     unsigned n_patches;
     unsigned slots[GEN_SLOTS];
-    unsigned n_tables; /* jump tables in the constants so far */
-    bool tf;           /* in a stretch of code that runs with TF set */
+    unsigned smc, faults; /* one piece in so many */
+    unsigned n_tables;    /* jump tables in the constants so far */
+    bool tf;              /* in a stretch of code that runs with TF set */
 };
 
 /* Offsets in the constants. */

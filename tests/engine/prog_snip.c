@@ -172,7 +172,7 @@ static uint64_t snip_address(struct gen *g)
 {
     if (g->p->features & PROG_DEVICE && gen_one_in(g, 3))
         return PROG_DEV + 0x200 + 64 * gen_below(g, 32);
-    if (gen_one_in(g, g->p->features & PROG_FAULTS ? 5 : 30)) {
+    if (gen_one_in(g, g->p->features & PROG_FAULTS && g->faults < 200 ? 5 : 50)) {
         switch (gen_below(g, 7)) {
         case 0:
             return PROG_DATA + PROG_DATA_RW - gen_below(g, 64);
@@ -601,9 +601,9 @@ void gen_piece(struct gen *g)
         gen_candidates(g, 1);
         return;
     }
-    if (features & PROG_SMC && gen_one_in(g, 5)) {
+    if (features & PROG_SMC && gen_one_in(g, g->smc)) {
         snip_smc(g);
-    } else if (features & PROG_FAULTS && gen_one_in(g, 8)) {
+    } else if (features & PROG_FAULTS && gen_one_in(g, g->faults)) {
         snip_fault(g);
     } else if (features & PROG_TF && gen_one_in(g, 10)) {
         snip_tf(g);

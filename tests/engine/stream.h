@@ -68,6 +68,12 @@ void stream_loop(struct stream *s);
 /* The initial content of the data pages. */
 void stream_fill_data(uint64_t data_seed, uint8_t *data, unsigned len);
 
+/* What streams are made of, for prog_gen.c: a random 64-bit instruction in bytes[15] (returns its length, 0: try
+ * again), an interesting number, vector and x87 state. */
+unsigned stream_candidate(uint64_t *seed, uint8_t *bytes);
+uint64_t stream_value(uint64_t *seed);
+void stream_xsave(uint64_t *seed, uint8_t *x);
+
 /* Run on the real CPU. (stream_native.c) */
 void stream_native_init(void);
 void stream_native_run(const struct stream *s, struct stream_result *ret);

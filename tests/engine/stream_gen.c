@@ -283,7 +283,7 @@ static void gen_candidate(uint64_t *seed, bool compat, uint8_t *bytes)
         bytes[n + 2] &= 0x1f;
 }
 
-static uint64_t gen_value(uint64_t *seed)
+uint64_t stream_value(uint64_t *seed)
 {
     static const uint64_t special[] = { 0,
                                         1,
@@ -319,7 +319,7 @@ static uint32_t gen_float(uint64_t *seed)
     return (r & 1) ? special[(r >> 8) % (sizeof(special) / sizeof(special[0]))] : (uint32_t)(r >> 32);
 }
 
-static void gen_xsave(uint64_t *seed, uint8_t *x)
+void stream_xsave(uint64_t *seed, uint8_t *x)
 {
     uint64_t r = stream_random(seed), bv = 7;
     uint16_t fcw = (r & 3) ? 0x37f : (uint16_t)((r >> 8 & 0x0f00) | 0x40 | (r >> 20 & 0x3f));
@@ -357,7 +357,7 @@ static void gen_regs(uint64_t *seed, bool compat, struct stream_regs *regs)
         uint64_t r = stream_random(seed);
 
         if ((r & 7) == 0 || (i >= 1 && i <= 2))
-            regs->gpr[i] = gen_value(seed);
+            regs->gpr[i] = stream_value(seed);
         else
             regs->gpr[i] =
                 STREAM_DATA + 0x400 + (r >> 8 & (r & 8 ? 0x7f0 : 0x7ff)) + ((r >> 32 & 15) == 0 ? 0x1800 : 0);
@@ -367,6 +367,16 @@ static void gen_regs(uint64_t *seed, bool compat, struct stream_regs *regs)
     regs->gpr[4] = STREAM_DATA + 0x1000 + (stream_random(seed) & 0x1f8); /* the stack crosses a page at times */
     regs->rip = STREAM_CODE;
     regs->rflags = 0x202 | (stream_random(seed) & 0xcd5); /* arithmetic flags and DF */
+}
+
+unsigned stream_candidate(uint64_t *seed, uint8_t *bytes)
+{
+    struct gen_insn insn;
+    ZydisDecoder decoder;
+
+    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    gen_candidate(seed, false, bytes);
+    return gen_check(&decoder, bytes, &insn) ? insn.len : 0;
 }
 
 void stream_make(uint64_t seed, uint64_t n, struct stream *ret)
@@ -403,7 +413,7 @@ void stream_make(uint64_t seed, uint64_t n, struct stream *ret)
     }
     gen_patch_branches(&s, ret, insns);
     gen_regs(&s, ret->compat, &ret->start.regs);
-    gen_xsave(&s, ret->start.xsave);
+    stream_xsave(&s, ret->start.xsave);
     ret->data_seed = stream_random(&s) | 1;
 }
 

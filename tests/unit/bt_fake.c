@@ -103,6 +103,11 @@ void bt_raise_error(struct bt_vcpu *c, unsigned vector, uint32_t error)
     fake_raise(vector, error);
 }
 
+void bt_rep_yield(struct bt_vcpu *c)
+{
+    c->rflags |= BT_RF;
+}
+
 static void fake_check(uint64_t lin, unsigned size, uint32_t error)
 {
     uint64_t start = (uintptr_t)the_fake->scratch;

@@ -46,6 +46,10 @@ struct mem {
     unsigned n_regions;
     struct mem_region regions[MEM_REGIONS_MAX]; /* ascending gpa */
     _Atomic bool log_dirty;
+    /* Called, on any thread, after the generation of a page's code was incremented. Set by an engine before anything
+     * runs; NULL: nobody wants to know. It must not block. */
+    void (*code_written)(void *opaque, struct mem_region *r, uint64_t page);
+    void *code_opaque;
 };
 
 /* New empty guest memory. -ENOMEM. Caller owns *ret_mem (mem_free). */
@@ -92,6 +96,8 @@ static inline void mem_note_write(struct mem *m, struct mem_region *r, uint64_t 
         if (mask & touched) {
             atomic_store_explicit(&r->code_mask[page], 0, memory_order_seq_cst);
             atomic_fetch_add_explicit(&r->code_gen[page], 1, memory_order_seq_cst);
+            if (m->code_written)
+                m->code_written(m->code_opaque, r, page);
         }
     }
     if (UNLIKELY(atomic_load_explicit(&m->log_dirty, memory_order_relaxed)))

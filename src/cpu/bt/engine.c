@@ -22,6 +22,7 @@ static void engine_vm_free(struct cpu_vm *vm)
 {
     if (!vm)
         return;
+    vm->vm.mem->code_written = NULL;
     bt_pv_free_vm(vm->vm.pv);
     bt_irqchip_free(vm->vm.irqchip);
     bt_t1_free(vm->vm.t1);
@@ -88,6 +89,8 @@ static int engine_variant_new(const struct cpu_vm_config *config, const struct e
     r = bt_pv_new_vm(&vm->vm, &vm->vm.pv);
     if (r < 0)
         goto fail;
+    vm->vm.mem->code_written = bt_code_written;
+    vm->vm.mem->code_opaque = &vm->vm;
     *ret_vm = vm;
     return 0;
 fail:

@@ -20,7 +20,8 @@ static void mmu_slot_clear(struct bt_vcpu *c, unsigned i)
 {
     struct bt_tlbe *e = mmu_slot(c, i);
 
-    e->tag_r = e->tag_w = bt_tlb_none(i & (BT_TLB_SIZE - 1));
+    e->tag_r = bt_tlb_none(i & (BT_TLB_SIZE - 1));
+    e->tag_w = i >> BT_TLB_BITS >= BT_CTX_FETCH ? 0 : e->tag_r; /* a fetch entry's xid */
     e->info = 0;
 }
 
@@ -72,6 +73,7 @@ static struct bt_tlbe *mmu_fill_set(struct bt_vcpu *c, unsigned set, unsigned ct
     e->add = e->host - page;
     e->tag_r = e->tag_w = bt_tlb_none((unsigned)(lin >> MEM_PAGE_SHIFT) & (BT_TLB_SIZE - 1));
     if (set >= BT_CTX_FETCH) {
+        e->tag_w = 0;
         if (bt_walk_allows(c, ctx, BT_ACC_FETCH, &w))
             e->tag_x = page;
         return e;
@@ -207,16 +209,23 @@ void bt_write_slow(struct bt_vcpu *c, unsigned ctx, uint64_t lin, const void *bu
     mmu_breakpoints(c, lin, size, true);
 }
 
-/* Loops inside a translation look at events only: let them go through a head, which looks at the generation. */
-static void mmu_code_changed(struct bt_vcpu *c)
+void bt_code_written(void *opaque, struct mem_region *r, uint64_t page)
 {
-    unsigned n = atomic_load_explicit(&c->vm->n_vcpus, memory_order_relaxed);
+    uint64_t gpa = r->gpa + (page << MEM_PAGE_SHIFT);
+    struct bt_vm *vm = opaque;
 
-    for (unsigned i = 0; n > 1 && i < c->vm->max_vcpus; i++) {
-        struct bt_vcpu *v = c->vm->vcpus[i];
+    for (unsigned i = 0; i < vm->max_vcpus; i++) {
+        struct bt_vcpu *v = vm->vcpus[i];
 
-        if (v && v != c)
-            atomic_fetch_or(&v->events, BT_EV_CODE);
+        if (!v)
+            continue;
+        for (unsigned k = BT_CTX_FETCH * BT_TLB_SIZE; k < BT_NCTX * BT_TLB_SIZE; k++) {
+            struct bt_tlbe *e = mmu_slot(v, k);
+
+            if (__atomic_load_n(&e->gpa, __ATOMIC_RELAXED) == gpa)
+                atomic_store(&e->xid, 0);
+        }
+        atomic_fetch_or(&v->events, BT_EV_CODE);
     }
 }
 
@@ -229,7 +238,6 @@ static void mmu_note(struct bt_vcpu *c, struct mem_region *r, uint64_t page, uns
     if (atomic_load_explicit(&r->code_gen[page], memory_order_relaxed) != gen) {
         c->op_end = NULL;
         c->stat[BT_STAT_SMC]++;
-        mmu_code_changed(c);
     }
 }
 

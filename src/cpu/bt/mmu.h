@@ -55,6 +55,9 @@ void bt_write_slow(struct bt_vcpu *c, unsigned ctx, uint64_t lin, const void *bu
 void bt_note_write_slow(struct bt_vcpu *c, struct bt_tlbe *e, uint64_t lin, unsigned size);
 /* The same by host address; the bytes lie in one page of RAM. */
 void bt_note_write_host(struct bt_vcpu *c, uint64_t host, unsigned size);
+/* mem's code_written: no vCPU enters translations of the page's old code any more, and those that are inside leave them
+ * at their next look at the events. Any thread; opaque: struct bt_vm. */
+void bt_code_written(void *opaque, struct mem_region *r, uint64_t page);
 /* Fault as a write of size bytes would, or return quietly (page walk, D bit set). For read-modify-write and REP. */
 void bt_probe_write(struct bt_vcpu *c, unsigned ctx, uint64_t lin, unsigned size, unsigned seg);
 /* Host pointer for a locked access of size bytes (1, 2, 4, 8, 16) at lin, RAM and within one page, write-checked; NULL

@@ -266,6 +266,8 @@ static enum run_result run_translated(struct bt_vcpu *c)
             run_block(c, b);
             continue;
         }
+        if (UNLIKELY(!bt_t1_claim(c, b, t)))
+            continue;
         if (c->t1_link || c->t1_stale) {
             bt_fp_sync(c);
             bt_t1_connect(c, t);

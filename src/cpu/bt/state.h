@@ -139,9 +139,14 @@ struct bt_tlbe {
         uint64_t tag_r; /* linear page address that may be read, or bt_tlb_none */
         uint64_t tag_x; /* entries for fetches: that may be executed */
     };
-    uint64_t tag_w; /* ... that may be written without further ado (RAM, D set, writable) */
-    uint64_t host;  /* host address of the page; without meaning where there is no region */
-    uint64_t gpa;   /* guest-physical page address */
+    union {
+        uint64_t tag_w; /* ... that may be written without further ado (RAM, D set, writable) */
+        /* Entries for fetches: which translations belong to this page, its memory and its code (t1.h); 0: not looked
+         * up yet. Other threads set it to 0 when they have written to the code. */
+        _Atomic uint32_t xid;
+    };
+    uint64_t host; /* host address of the page; without meaning where there is no region */
+    uint64_t gpa;  /* guest-physical page address */
     struct mem_region *region;
     _Atomic uint64_t *mask; /* the page's word in region->code_mask; NULL without a region */
     uint64_t info; /* linear page address | BT_TLB_GLOBAL | log2 of the guest's page size; 0: entry never filled */

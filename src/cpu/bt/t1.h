@@ -17,7 +17,9 @@ struct bt_trans {
     uint64_t rip, gpa;
     uint32_t entry; /* offset of the entrance that checks the mapping of the page */
     uint32_t near;  /* offset of the one behind that check, for jumps within the page */
-    uint32_t stale; /* offset of the displacement of the jump that is taken when the code has changed; 0: none */
+    uint32_t xid;   /* id of linear page, physical page and generation of the code; two of them for a crossing */
+    uint32_t xid2;  /* ... instruction, else 0 */
+    uint32_t stale; /* offset of the displacement of the jump that is taken where the page has another id; 0: none */
     uint8_t ctx;
     struct bt_trans *next; /* other translations of the block */
 };
@@ -35,6 +37,9 @@ bool bt_t1_full(const struct bt_t1 *t);
  * between blocks only; ordinary code: guest FP state has been saved. */
 const struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b);
 
+/* t belongs to b, which is current, at the present rip: let chained jumps into its page find their way. false: the code
+ * was changed just now. */
+bool bt_t1_claim(struct bt_vcpu *c, const struct bt_block *b, const struct bt_trans *t) MUST_USE;
 /* Put t into the branch cache of its context. */
 void bt_t1_remember(struct bt_vcpu *c, const struct bt_trans *t);
 

@@ -3,10 +3,11 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "cpu/bt/mmu.h"
 #include "cpu/bt/t1_priv.h"
 
 /* Content-checked: compare all bytes of the block. Every comparison but the last jumps to the jump behind the last. */
-static uint32_t t1_check_bytes(struct t1 *s, const struct bt_block *b)
+uint32_t bt_t1_check_bytes(struct t1 *s, const struct bt_block *b)
 {
     uint32_t jumps[BT_BLOCK_OPS_MAX * 15 / 8 + 3], n = 0;
     const uint8_t *snap = b->snap;
@@ -34,31 +35,37 @@ static uint32_t t1_check_bytes(struct t1 *s, const struct bt_block *b)
     return bt_emit_jump(e, 5);
 }
 
-void bt_t1_check(struct t1 *s, const struct bt_block *b, struct bt_trans *t)
+/* The id of a page's translations; there is room (bt_t1_full). */
+static uint32_t xid_get(struct bt_t1 *m, uint64_t lin, uint64_t gpa, uint32_t gen)
 {
-    struct bt_emit *e = &s->e;
+    uint64_t h = (lin >> MEM_PAGE_SHIFT) * 0x9e3779b97f4a7c15ULL ^ (gpa >> MEM_PAGE_SHIFT) * 0xc2b2ae3d27d4eb4fULL ^
+                 gen * 0x165667b19e3779f9ULL;
+    uint32_t i = (uint32_t)(h >> 40) % T1_XIDS;
 
-    if (b->snap) {
-        t->stale = t1_check_bytes(s, b);
-        return;
+    while (m->xids[i].used && (m->xids[i].lin != lin || m->xids[i].gpa != gpa || m->xids[i].gen != gen))
+        i = (i + 1) % T1_XIDS;
+    if (!m->xids[i].used) {
+        m->xids[i] = (struct t1_xid){ .lin = lin, .gpa = gpa, .gen = gen, .used = true };
+        m->n_xids++;
     }
-    bt_emit_const(e, T1_P, (uint64_t)(uintptr_t)b->gen_ptr[0]);
-    bt_emit_ins(e, 4, 0x81, 7, bt_x_mem(T1_P, 0));
-    bt_emit_u32(e, b->gen[0]);
-    t->stale = bt_emit_jump_aligned(e, 5);
+    return i + 1;
 }
 
-void bt_t1_out_check(struct t1 *s, const struct bt_block *b, struct bt_trans *t)
+/* Content-checked blocks are apart from the others of their page. */
+#define XID_CHECKED 0xffffffffU
+
+static void trans_ids(struct t1 *s, struct t1_node *n)
 {
-    bt_emit_target(&s->e, t->stale, s->e.pos);
-    if (b->snap) {
-        /* The old bytes may come back: connected to its successor, the two could send control back and forth. */
-        t->stale = 0;
-    } else {
-        bt_emit_const(&s->e, T1_P, (uint64_t)(uintptr_t)t);
-        bt_emit_ins(&s->e, 8, 0x89, T1_P, t1_state(T1_OFF(t1_stale)));
+    const uint64_t page = ~(MEM_PAGE_SIZE - 1);
+    const struct bt_block *b = n->b;
+
+    n->t->xid = xid_get(s->t, n->rip & page, b->gpa & page, b->snap ? XID_CHECKED : b->gen[0]);
+    if (b->crossing) {
+        uint64_t lin = (n->rip & page) + MEM_PAGE_SIZE;
+        const struct bt_tlbe *e = bt_tlbe(s->c, BT_CTX_FETCH + (s->c->cpl == 3 ? BT_CTX_USER : BT_CTX_KERNEL), lin);
+
+        n->t->xid2 = xid_get(s->t, lin, e->gpa, b->snap ? XID_CHECKED : b->gen[1]);
     }
-    t1_leave_at(s, t->rip);
 }
 
 /* Take note of what has been written. */
@@ -91,6 +98,7 @@ static void trans_take(struct t1 *s)
 
         n->t = &m->trans[m->n_trans + i];
         *n->t = (struct bt_trans){ .rip = n->rip, .gpa = n->b->gpa, .ctx = s->ctx };
+        trans_ids(s, n);
     }
 }
 
@@ -119,7 +127,7 @@ const struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b)
     struct bt_t1 *m = c->t1;
     struct t1 *s = m->work;
 
-    if (c->mode != BT_MODE_64 || c->ctx >= BT_CTX_FETCH || b == &c->front->single || b->crossing)
+    if (c->mode != BT_MODE_64 || c->ctx >= BT_CTX_FETCH || b == &c->front->single || (b->crossing && b->snap))
         return NULL;
     memset(s, 0, offsetof(struct t1, nodes));
     s->c = c;
@@ -140,7 +148,7 @@ const struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b)
 bool bt_t1_full(const struct bt_t1 *t)
 {
     return t->used + T1_RESERVE > t->end || t->n_trans + T1_NODES_MAX > T1_TRANS_MAX ||
-           t->n_traps + T1_SLOW_MAX > T1_TRAPS_MAX;
+           t->n_traps + T1_SLOW_MAX > T1_TRAPS_MAX || t->n_xids + 2 > T1_XIDS * 3 / 4;
 }
 
 void bt_t1_reset(struct bt_t1 *t)
@@ -148,6 +156,9 @@ void bt_t1_reset(struct bt_t1 *t)
     t->used = t->first;
     t->unmapped = 0;
     t->n_trans = 0;
+    t->n_xids = 0;
+    for (unsigned i = 0; i < T1_XIDS; i++)
+        t->xids[i].used = false;
     atomic_store_explicit(&t->n_traps, 0, memory_order_relaxed);
 }
 
@@ -162,7 +173,7 @@ void bt_t1_connect(struct bt_vcpu *c, const struct bt_trans *t)
     c->t1_stale = NULL;
     c->t1_link = 0;
     if (old && old != t && old->stale && old->rip == t->rip && old->gpa == t->gpa && old->ctx == t->ctx) {
-        if (bt_emit_retarget(&e, old->stale, t->near))
+        if (bt_emit_retarget(&e, old->stale, t->entry))
             c->stat[BT_STAT_T1_STALE]++;
     } else if (link) {
         if (bt_emit_retarget(&e, link & ~T1_LINK_NEAR, link & T1_LINK_NEAR ? t->near : t->entry))

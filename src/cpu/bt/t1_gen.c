@@ -289,25 +289,33 @@ static void out_fix(struct t1 *s, const struct t1_fix *f)
     bt_emit_jump_to(&s->e, BT_JMP, f->node->pos);
 }
 
-/* ---- the head of a translation: is the page still mapped to the same memory, is the code the same, are there events?
- * r11 and r10 are free, rax is not. ---- */
-static void head(struct t1 *s, struct t1_node *n)
+/* ---- the head of a translation. At `entry`: is the page still mapped to the same memory, with the same code? At
+ * `near`: are there events? Content-checked code and the second page of a crossing instruction are looked at there too.
+ * r11, r10 and r15 are free, rax is not. ---- */
+static void head_xid(struct t1 *s, uint64_t lin, uint32_t xid)
 {
     unsigned set = BT_CTX_FETCH + (s->ctx == BT_CTX_USER ? BT_CTX_USER : BT_CTX_KERNEL);
-    unsigned slot = (unsigned)(n->rip >> MEM_PAGE_SHIFT) & (BT_TLB_SIZE - 1);
+    unsigned slot = (unsigned)(lin >> MEM_PAGE_SHIFT) & (BT_TLB_SIZE - 1);
     int32_t at = T1_OFF(tlb) + (int32_t)((set * BT_TLB_SIZE + slot) * sizeof(struct bt_tlbe));
-    const struct bt_block *b = n->b;
+
+    bt_emit_ins(&s->e, 4, 0x81, 7, t1_state(at + (int32_t)offsetof(struct bt_tlbe, xid)));
+    bt_emit_u32(&s->e, xid);
+}
+
+static void head(struct t1 *s, struct t1_node *n)
+{
     struct bt_emit *e = &s->e;
 
     n->t->entry = e->pos;
-    bt_emit_const(e, T1_P, n->rip & ~(MEM_PAGE_SIZE - 1));
-    bt_emit_ins(e, 8, 0x3b, T1_P, t1_state(at + (int32_t)offsetof(struct bt_tlbe, tag_x)));
-    n->map_jumps[0] = bt_emit_jump(e, 5);
-    bt_emit_const(e, T1_P, b->gpa & ~(MEM_PAGE_SIZE - 1));
-    bt_emit_ins(e, 8, 0x3b, T1_P, t1_state(at + (int32_t)offsetof(struct bt_tlbe, gpa)));
-    n->map_jumps[1] = bt_emit_jump(e, 5);
+    head_xid(s, n->rip, n->t->xid);
+    n->t->stale = bt_emit_jump_aligned(e, 5);
     n->t->near = e->pos;
-    bt_t1_check(s, b, n->t);
+    if (n->t->xid2) {
+        head_xid(s, n->rip + MEM_PAGE_SIZE, n->t->xid2);
+        n->page2_jump = bt_emit_jump(e, 5);
+    }
+    if (n->b->snap)
+        n->bytes_jump = bt_t1_check_bytes(s, n->b);
     if (!n->loop) {
         bt_emit_ins(e, 4, 0x83, 7, t1_state(T1_OFF(events)));
         bt_emit_u8(e, 0);
@@ -331,10 +339,14 @@ static void out_head(struct t1 *s, const struct t1_node *n)
     out_event(s, n, n->loop_jump, n->loop_back);
     if (n->headless)
         return;
-    bt_emit_target(&s->e, n->map_jumps[0], s->e.pos);
-    bt_emit_target(&s->e, n->map_jumps[1], s->e.pos);
+    bt_emit_target(&s->e, n->t->stale, s->e.pos);
+    bt_emit_const(&s->e, T1_P, (uint64_t)(uintptr_t)n->t);
+    bt_emit_ins(&s->e, 8, 0x89, T1_P, t1_state(T1_OFF(t1_stale)));
+    if (n->page2_jump)
+        bt_emit_target(&s->e, n->page2_jump, s->e.pos);
+    if (n->bytes_jump)
+        bt_emit_target(&s->e, n->bytes_jump, s->e.pos);
     t1_leave_at(s, n->rip);
-    bt_t1_out_check(s, n->b, n->t);
     out_event(s, n, n->event_jump, n->event_back);
 }
 

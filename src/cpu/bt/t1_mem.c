@@ -42,6 +42,11 @@ static int t1_map(struct bt_t1 *t)
     if (p == MAP_FAILED)
         return -errno;
     t->traps = p;
+    p = mmap(NULL, T1_XIDS * sizeof(*t->xids), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+             0);
+    if (p == MAP_FAILED)
+        return -errno;
+    t->xids = p;
     t->work = malloc(sizeof(*t->work));
     return t->work ? 0 : -ENOMEM;
 }
@@ -81,6 +86,8 @@ void bt_t1_free(struct bt_t1 *t)
         (void)munmap(t->trans, T1_TRANS_MAX * sizeof(*t->trans));
     if (t->traps)
         (void)munmap(t->traps, T1_TRAPS_MAX * sizeof(*t->traps));
+    if (t->xids)
+        (void)munmap(t->xids, T1_XIDS * sizeof(*t->xids));
     free(t->work);
     free(t);
 }

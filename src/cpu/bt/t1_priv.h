@@ -93,6 +93,14 @@ struct t1_trap {
     uint32_t at, to;
 };
 
+/* What an id stands for; its number is the place in the table + 1. */
+struct t1_xid {
+    uint64_t lin, gpa;
+    uint32_t gen;
+    bool used;
+};
+#define T1_XIDS (16U << 10)
+
 struct t1;
 
 struct bt_t1 {
@@ -100,11 +108,13 @@ struct bt_t1 {
     uint8_t *rw;               /* the same pages, writable */
     uint32_t used, first, end; /* bytes in use; by the fixed parts alone; to be used */
     uint32_t enter, leave, event, note, fp, callout[BT_CTX_FETCH]; /* offsets of the fixed parts */
-    uint32_t unmapped;         /* so far; multiple of T1_UNMAP */
+    uint32_t unmapped;                                             /* so far; multiple of T1_UNMAP */
     uint32_t n_trans;
     _Atomic uint32_t n_traps;
-    struct bt_trans *trans;         /* T1_TRANS_MAX */
-    struct t1_trap *traps;          /* T1_TRAPS_MAX */
+    struct bt_trans *trans; /* T1_TRANS_MAX */
+    struct t1_trap *traps;  /* T1_TRAPS_MAX */
+    struct t1_xid *xids;    /* T1_XIDS, a hash table */
+    uint32_t n_xids;
     struct t1 *work;                /* the translation being made */
     bool bmi2;                      /* of the host */
     struct t1_desc descs[T1_DESCS]; /* hash table by fn */
@@ -193,7 +203,7 @@ struct t1_node {
     bool dead;       /* overwrites all flags before anything can see them */
     uint8_t in_fp;   /* what was checked before it and is relied upon */
     bool headless;   /* relies on what was checked before it: not entered from outside */
-    uint32_t map_jumps[2], event_jump, event_back, loop_jump, loop_back;
+    uint32_t page2_jump, bytes_jump, event_jump, event_back, loop_jump, loop_back;
 };
 
 /* A forward jump to a node that is not emitted yet. */
@@ -259,10 +269,9 @@ extern const int8_t t1_host[16];
 /* t1_gen.c: emit the translation of s->nodes into s->e and fill in the entrances; false: no room. */
 bool bt_t1_generate(struct t1 *s);
 
-/* t1_cache.c: the part of the head that leaves (t->stale) where the code is not what it was; uses r11, r15 and the
- * host's flags. And where it goes then: out, with t in c->t1_stale, until there is a newer translation to go on in. */
-void bt_t1_check(struct t1 *s, const struct bt_block *b, struct bt_trans *t);
-void bt_t1_out_check(struct t1 *s, const struct bt_block *b, struct bt_trans *t);
+/* t1_cache.c: the part of the head of content-checked code that leaves where it is not what it was; uses r11, r15 and
+ * the host's flags. Returns the displacement of the jump that is taken then. */
+uint32_t bt_t1_check_bytes(struct t1 *s, const struct bt_block *b);
 
 /* t1_region.c: the blocks around the one at c's rip that are translated together, into s->nodes in ascending order. */
 void bt_t1_region(struct t1 *s, struct bt_block *b);

@@ -1,6 +1,7 @@
 /* The way into translated code. Run path. */
 #include <asm/prctl.h>
 
+#include "cpu/bt/block_priv.h"
 #include "cpu/bt/int_priv.h"
 #include "cpu/bt/raw.h"
 #include "cpu/bt/t1_priv.h"
@@ -10,8 +11,31 @@ void bt_t1_remember(struct bt_vcpu *c, const struct bt_trans *t)
     c->jc[t->ctx][t->rip & (BT_JC_SIZE - 1)] = (struct bt_jce){ .rip = t->rip, .code = c->t1->rx + t->entry };
 }
 
+static bool claim_page(struct bt_vcpu *c, const struct bt_block *b, uint64_t lin, uint32_t xid)
+{
+    struct bt_tlbe *e = bt_tlbe(c, BT_CTX_FETCH + (c->cpl == 3 ? BT_CTX_USER : BT_CTX_KERNEL), lin);
+
+    if (LIKELY(atomic_load_explicit(&e->xid, memory_order_relaxed) == xid))
+        return true;
+    /* Pairs with bt_code_written: it sees this store, or the generation is seen to have changed. */
+    atomic_store(&e->xid, xid);
+    if (LIKELY(bt_block_current(b)))
+        return true;
+    atomic_store(&e->xid, 0);
+    return false;
+}
+
+bool bt_t1_claim(struct bt_vcpu *c, const struct bt_block *b, const struct bt_trans *t)
+{
+    return claim_page(c, b, t->rip, t->xid) &&
+           (t->xid2 == 0 || claim_page(c, b, t->rip + MEM_PAGE_SIZE - (t->rip & (MEM_PAGE_SIZE - 1)), t->xid2));
+}
+
 void bt_t1_forget(struct bt_vcpu *c)
 {
+    for (unsigned i = 0; i < 2 * BT_TLB_SIZE; i++)
+        atomic_store_explicit(&c->tlb[BT_CTX_FETCH + i / BT_TLB_SIZE][i % BT_TLB_SIZE].xid, 0, memory_order_relaxed);
+
     c->t1_link = 0;
     c->t1_stale = NULL;
     for (unsigned i = 0; i < BT_CTX_FETCH * BT_JC_SIZE; i++)

@@ -247,7 +247,7 @@ static void shared(void **state)
     assert_int_equal(result(r, 0), want);
     decoded = rig_stat(r, "blocks_decoded");
     translated = rig_stat(r, "translations");
-    assert_true(decoded > STEPS && translated >= STEPS);
+    assert_true(decoded > STEPS && translated > 0);
     rig_run(r, 1, 1);
     assert_int_equal(result(r, 1), want);
     assert_int_equal(rig_stat(r, "blocks_decoded"), decoded);

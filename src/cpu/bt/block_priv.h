@@ -7,7 +7,7 @@
 
 /* Room for one VM; touched as it fills. Together with T1_ARENA and FP_STUBS_SIZE this is what keeps the engine below
  * 64 MiB (docs/engine.md has the sum). */
-#define BLOCK_ARENA_OPS (320U << 10) /* 20 MiB */
+#define BLOCK_ARENA_OPS (272U << 10) /* 17 MiB */
 #define BLOCK_MAX (72U << 10)
 #define BLOCK_HASH (64U << 10)
 #define BLOCK_FAST 4096U

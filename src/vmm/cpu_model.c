@@ -225,6 +225,21 @@ static int cpu_parse(const char *text, const struct cpu_offer *offer, struct cpu
 
 /* ---- choosing ---- */
 
+/* Take what is missing out of a model. Returns whether its level can do without. */
+static bool cpu_drop(struct cpu_model *m, const struct cpu_set *missing)
+{
+    bool ok = true;
+
+    for (unsigned i = 0; i < CPU_F_N; i++) {
+        if (!cpu_set_has(missing, i))
+            continue;
+        ok = ok && !cpu_model_demands(m->base, i);
+        cpu_set_put(&m->set, i, false);
+    }
+    cpu_set_close(&m->set);
+    return ok;
+}
+
 /* The best model of which nothing is missing that its level demands, without what else is missing. */
 static int cpu_default(const struct cpu_offer *offer, struct cpu_model *m, char *note, size_t note_size)
 {
@@ -232,21 +247,14 @@ static int cpu_default(const struct cpu_offer *offer, struct cpu_model *m, char 
 
     for (unsigned i = CPU_MODEL_DEFAULT; i <= CPU_MODEL_V1; i++) {
         struct cpu_set missing;
-        bool demanded = false;
 
         cpu_model_init(m, &cpu_models[i], offer);
         if (cpu_model_missing(m, offer, &missing) == 0 && i == CPU_MODEL_DEFAULT)
             return 0;
         if (!list[0])
             cpu_list(&missing, list, sizeof(list));
-        for (unsigned k = 0; k < CPU_F_N; k++) {
-            demanded = demanded || (cpu_set_has(&missing, k) && cpu_model_demands(m->base, k));
-            if (cpu_set_has(&missing, k))
-                cpu_set_put(&m->set, k, false);
-        }
-        if (demanded)
+        if (!cpu_drop(m, &missing))
             continue;
-        cpu_set_close(&m->set);
         snprintf(note, note_size, "this machine lacks %s of the default CPU model %s", list,
                  cpu_models[CPU_MODEL_DEFAULT].name);
         return 0;
@@ -259,19 +267,12 @@ static int cpu_lacking(const struct cpu_model *m, const struct cpu_set *missing,
 {
     char list[CPU_LIST_MAX], note[VMM_CPU_NOTE_MAX], best[VMM_CPU_NAME_MAX];
     struct cpu_model other = *m;
-    bool demanded = false;
 
     cpu_list(missing, list, sizeof(list));
-    for (unsigned i = 0; i < CPU_F_N; i++) {
-        demanded = demanded || (cpu_set_has(missing, i) && cpu_model_demands(m->base, i));
-        if (cpu_set_has(missing, i))
-            cpu_set_put(&other.set, i, false);
-    }
-    cpu_set_close(&other.set);
-    if ((demanded && cpu_default(offer, &other, note, sizeof(note)) < 0) ||
-        cpu_spell(&other, offer, best, sizeof(best)) < 0)
+    if ((!cpu_drop(&other, missing) && cpu_default(offer, &other, note, sizeof(note)) < 0) ||
+        cpu_spell(&other, offer, best, sizeof(best)) < 0 || strlen(best) > CPU_LIST_MAX)
         snprintf(best, sizeof(best), "host");
-    return err_set(e, ENOTSUP, "CPU model %s: the %s engine on this machine has no %s; mask it, or use --cpu %.160s",
+    return err_set(e, ENOTSUP, "CPU model %s: the %s engine on this machine has no %s; mask it, or use --cpu %s",
                    m->base->name, engine, list, best);
 }
 

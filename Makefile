@@ -24,7 +24,7 @@ run: # build, prepare a Debian guest, boot it on this terminal
 	@tools/run $(BUILD) $(RUN_ARGS)
 
 check: # every test; the last line is the summary
-	@tools/deps build run check
+	@tools/deps build run work check
 	@tools/check -j $(JOBS)
 
 bench: # speed beside QEMU TCG and the bare machine, in one run (docs/bench.md)
@@ -39,8 +39,8 @@ fuzz: # each fuzzer for FUZZ_SECONDS (60)
 	@$(MAKE) --no-print-directory MODE=fuzz all
 	@tools/fuzz build-fuzz
 
-soak: # the boot, engine and hostile-guest tests again and again, for SOAK_MINUTES (60)
-	@tools/deps build run check
+soak: # real loads at full length, then the boot, engine and hostile-guest tests for SOAK_MINUTES (60)
+	@tools/deps build run work check
 	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory MODE=asan all
 	@tools/soak $(BUILD) build-asan

@@ -28,22 +28,26 @@ static bool write_text(const char *path, const char *text)
     return ok;
 }
 
-/* In a child: a mount namespace of our own (a user namespace too if we are not root), a tmpfs on /tmp of the tree, and
- * into it. */
+/* A mount namespace of our own, and a user namespace in which we are root if we are not. */
+static bool enter_namespace(void)
+{
+    char uid[32], gid[32];
+    if (!geteuid()) {
+        return !unshare(CLONE_NEWNS);
+    }
+    snprintf(uid, sizeof uid, "0 %d 1", (int)geteuid());
+    snprintf(gid, sizeof gid, "0 %d 1", (int)getegid());
+    return !unshare(CLONE_NEWUSER | CLONE_NEWNS) && write_text("/proc/self/uid_map", uid) &&
+           write_text("/proc/self/setgroups", "deny") && write_text("/proc/self/gid_map", gid);
+}
+
+/* In a child: a tmpfs on /tmp of the tree, which nobody else sees, and into the tree. */
 static bool enter_tree(const char *root)
 {
-    char path[256], map[64];
-    if (geteuid()) {
-        snprintf(map, sizeof map, "0 %d 1", (int)geteuid());
-        if (unshare(CLONE_NEWUSER | CLONE_NEWNS) || !write_text("/proc/self/uid_map", map)) {
-            return false;
-        }
-    } else if (unshare(CLONE_NEWNS)) {
-        return false;
-    }
+    char path[256];
     snprintf(path, sizeof path, "%s/tmp", root);
-    return !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) && !mount("tmpfs", path, "tmpfs", 0, "size=256m") &&
-           !chroot(root) && !chdir("/tmp");
+    return enter_namespace() && !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) &&
+           !mount("tmpfs", path, "tmpfs", 0, "size=256m") && !chroot(root) && !chdir("/tmp");
 }
 
 /* Read a file of the tree, so that it is in the page cache. */
@@ -68,15 +72,16 @@ static int spawn_wait(const struct command *command)
                                              "PYTHONHASHSEED=0", NULL };
         int fd = open(RESULT, O_WRONLY | O_CREAT | O_TRUNC, 0600);
         int error = open("/tmp/error", O_WRONLY | O_CREAT | O_TRUNC, 0600);
-        dup2(fd, STDOUT_FILENO);
-        dup2(error, STDERR_FILENO);
+        if (fd < 0 || error < 0 || dup2(fd, STDOUT_FILENO) < 0 || dup2(error, STDERR_FILENO) < 0) {
+            _exit(126);
+        }
         execve(command->words[0], (char *const *)command->words, environment);
         _exit(127);
     }
     return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-/* The sum of a file by the first bytes of its SHA-256. */
+/* The first bytes of the SHA-256 of a file that is not empty. */
 static bool sum_file(const char *path, uint64_t *ret_sum)
 {
     struct stat st;
@@ -97,7 +102,7 @@ static bool sum_file(const char *path, uint64_t *ret_sum)
     return true;
 }
 
-/* What a failed program had to say: the last line of its errors. */
+/* What a failed program had to say: the first line of its errors. */
 static bool fail_command(struct bench *b, const struct command *command, int status)
 {
     char text[100] = "";

@@ -81,12 +81,12 @@ def tree(count):
 
 
 def main():
-    text, items = json_round(6000)
+    text, items = json_round(20000)
     substituted = re.sub(r'item-(\d)(\d*)', lambda m: m.group(2) + m.group(1), text)
     print(hashlib.sha256(substituted.encode()).hexdigest())
     print(words(text)[:5])
     print(prices(items)[:5])
-    print(primes(200000), tree(5000), pow(3, 20011, 10 ** 60 + 7))
+    print(primes(800000), tree(15000), pow(3, 20011, 10 ** 60 + 7))
 
 
 main()

@@ -42,9 +42,11 @@ int cli_cmd_doctor(const struct cli_args *args)
 {
     AUTO_FREE char *text = NULL;
     struct err e = { 0 };
+    int r;
 
-    if (cli_vmm_doctor(&text, &e) < 0)
-        return cli_fail(&e);
+    r = cli_vmm_report("--doctor", NULL, &text, &e);
+    if (r != 0)
+        return r < 0 ? cli_fail(&e) : r;
     if (cli_value(args, "json"))
         printf("%s", text);
     else if (doctor_print(text, &e) < 0)

@@ -176,6 +176,8 @@ static int run_build_spec(const struct cli_args *args, struct vm_spec *s, struct
         r = run_copy(&s->initrd, cli_value(args, "initrd"), e);
     if (r >= 0)
         r = run_copy(&s->append, cli_value(args, "append"), e);
+    if (r >= 0)
+        r = run_copy(&s->cpu, cli_value(args, "cpu"), e);
     if (r >= 0 && net)
         r = run_parse_net(net, s, e);
     if (r >= 0 && console)

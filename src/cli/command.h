@@ -60,10 +60,6 @@ const char *cli_value(const struct cli_args *args, const char *name);
 int cli_parse(const struct cli_command *command, int argc, char **argv, struct cli_args *ret_args,
               struct err *e) MUST_USE;
 
-/* The candidate that a mistyped word is nearest to (at most 2 edits, fewer for short words), or NULL. next(i) yields
- * candidates until NULL. */
-const char *cli_nearest(const char *word, const char *(*next)(const void *opaque, size_t i), const void *opaque);
-
 void cli_print_help(const struct cli_command *command, FILE *out); /* NULL: the whole program */
 /* shell: bash, zsh or fish. -EINVAL: another. */
 int cli_print_completion(const char *shell, FILE *out);
@@ -73,6 +69,7 @@ int cli_fail(const struct err *e);
 
 /* Commands (cmd_*.c). */
 int cli_cmd_vm_run(const struct cli_args *args);
+int cli_cmd_cpu_ls(const struct cli_args *args);
 int cli_cmd_doctor(const struct cli_args *args);
 int cli_cmd_completion(const struct cli_args *args);
 

@@ -11,6 +11,9 @@ static const struct cli_option vm_run_options[] = {
       false },
     { "memory", 'm', "SIZE", "guest memory, e.g. 512M or 2G (default 512M)", NULL, false },
     { "cpus", 0, "N", "number of vCPUs, 1 to 64 (default 1)", NULL, false },
+    { "cpu", 0, "MODEL[,+FEATURE][,-FEATURE]...",
+      "CPU model, with features added or masked (default x86-64-v3; see caisson cpu ls)",
+      "x86-64-v3 x86-64-v2 x86-64-v1 host", false },
     { "engine", 0, "auto|kvm|bt|interp", "CPU engine (default auto)", "auto kvm bt interp", false },
     { "console", 0, "stdio|none|file=FILE[,device=serial|virtio]",
       "where the console goes (default stdio), and which device it is in the guest (default serial)",
@@ -24,6 +27,11 @@ static const struct cli_option doctor_options[] = {
     { "json", 0, NULL, "print the findings as JSON", NULL, false },
 };
 
+static const struct cli_option cpu_ls_options[] = {
+    { "engine", 0, "auto|kvm|bt|interp", "for which CPU engine (default auto)", "auto kvm bt interp", false },
+    { "json", 0, NULL, "print the models as JSON, with the features of each", NULL, false },
+};
+
 const struct cli_command cli_commands[] = {
     { .path = "vm run",
       .summary =
@@ -32,6 +40,12 @@ const struct cli_command cli_commands[] = {
       .options = vm_run_options,
       .n_options = ARRAY_SIZE(vm_run_options),
       .run = cli_cmd_vm_run },
+    { .path = "cpu ls",
+      .summary = "list the CPU models, and say which of them this machine can run",
+      .operands = "",
+      .options = cpu_ls_options,
+      .n_options = ARRAY_SIZE(cpu_ls_options),
+      .run = cli_cmd_cpu_ls },
     { .path = "doctor",
       .summary = "say what this machine offers to Caisson, and why not more",
       .operands = "",

@@ -47,6 +47,16 @@ void cli_print_help(const struct cli_command *command, FILE *out)
         "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 6 time-out, 7 permission, 8 guest crash.\n");
 }
 
+/* Whether a command before the i-th begins with the same len characters. */
+static bool complete_seen(size_t i, size_t len)
+{
+    for (size_t j = 0; j < i; j++) {
+        if (strncmp(cli_commands[j].path, cli_commands[i].path, len) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* Words that can follow a prefix of command words: printed once each. */
 static void complete_words(const char *prefix, FILE *out)
 {
@@ -54,13 +64,8 @@ static void complete_words(const char *prefix, FILE *out)
 
     for (size_t i = 0; i < cli_n_commands; i++) {
         const char *path = cli_commands[i].path;
-        bool seen = false;
 
-        if (strncmp(path, prefix, len) != 0)
-            continue;
-        for (size_t j = 0; j < i && !seen; j++)
-            seen = strncmp(cli_commands[j].path, path, len + strcspn(path + len, " ")) == 0;
-        if (!seen)
+        if (strncmp(path, prefix, len) == 0 && !complete_seen(i, len + strcspn(path + len, " ")))
             fprintf(out, "%.*s ", (int)strcspn(path + len, " "), path + len);
     }
 }
@@ -94,9 +99,18 @@ static void complete_bash(FILE *out)
             fputc(*p == '|' ? ' ' : *p, out);
         fprintf(out, "' ;;\n");
     }
-    fprintf(out, "    'vm ') words='");
-    complete_words("vm ", out);
-    fprintf(out, "' ;;\n    ' ') words='--help --version ");
+    for (size_t i = 0; i < cli_n_commands; i++) {
+        size_t len = strcspn(cli_commands[i].path, " ");
+        char noun[32];
+
+        if (cli_commands[i].path[len] == '\0' || complete_seen(i, len + 1))
+            continue;
+        snprintf(noun, sizeof(noun), "%.*s ", (int)len, cli_commands[i].path);
+        fprintf(out, "    '%s') words='", noun);
+        complete_words(noun, out);
+        fprintf(out, "' ;;\n");
+    }
+    fprintf(out, "    ' ') words='--help --version ");
     complete_words("", out);
     fprintf(out,
             "' ;;\n    esac\n    COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n}\ncomplete -F _caisson caisson\n");
@@ -109,6 +123,12 @@ static void complete_zsh(FILE *out)
     complete_bash(out);
 }
 
+/* What the commands of a noun are about. */
+static const char *cli_noun_summary(const char *path)
+{
+    return strncmp(path, "cpu ", 4) == 0 ? "CPU models" : "virtual machines";
+}
+
 static void complete_fish(FILE *out)
 {
     fprintf(out, "complete -c caisson -f\ncomplete -c caisson -n __fish_use_subcommand -l version -l help\n");
@@ -118,7 +138,7 @@ static void complete_fish(FILE *out)
         int first = (int)strcspn(command->path, " ");
 
         fprintf(out, "complete -c caisson -n __fish_use_subcommand -a %.*s -d '%s'\n", first, command->path,
-                last ? "virtual machines" : command->summary);
+                last ? cli_noun_summary(command->path) : command->summary);
         last = last ? last + 1 : command->path;
         if (last != command->path)
             fprintf(out, "complete -c caisson -n '__fish_seen_subcommand_from %.*s' -a %s -d '%s'\n", first,

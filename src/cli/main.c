@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/word.h"
 #include "cli/command.h"
 #include "proto/exit_code.h"
 
@@ -43,9 +44,9 @@ static int cli_unknown_command(int argc, char **argv)
 
     snprintf(words, sizeof(words), "%.40s%s%.40s", argv[0], argc > 1 && argv[1][0] != '-' ? " " : "",
              argc > 1 && argv[1][0] != '-' ? argv[1] : "");
-    near = cli_nearest(words, cli_path_at, NULL);
+    near = word_nearest(words, cli_path_at, NULL);
     if (!near)
-        near = cli_nearest(argv[0], cli_path_at, NULL);
+        near = word_nearest(argv[0], cli_path_at, NULL);
     if (near)
         fprintf(stderr, "caisson: unknown command '%s'; did you mean 'caisson %s'? See 'caisson --help'\n", words,
                 near);

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/word.h"
 #include "cli/command.h"
 
 #define CLI_WORD_MAX 64
@@ -15,49 +16,6 @@ const char *cli_value(const struct cli_args *args, const char *name)
             return g->value ? g->value : "";
     }
     return NULL;
-}
-
-/* Levenshtein distance of two words of at most CLI_WORD_MAX characters. */
-static size_t cli_distance(const char *a, const char *b)
-{
-    size_t row[CLI_WORD_MAX + 1], len_b = strlen(b);
-
-    for (size_t j = 0; j <= len_b; j++)
-        row[j] = j;
-    for (size_t i = 0; a[i]; i++) {
-        size_t diagonal = row[0];
-
-        row[0] = i + 1;
-        for (size_t j = 0; j < len_b; j++) {
-            size_t replace = diagonal + (a[i] != b[j]);
-            size_t edit = MIN(row[j], row[j + 1]) + 1;
-
-            diagonal = row[j + 1];
-            row[j + 1] = MIN(replace, edit);
-        }
-    }
-    return row[len_b];
-}
-
-const char *cli_nearest(const char *word, const char *(*next)(const void *opaque, size_t i), const void *opaque)
-{
-    size_t best = 3, len = strlen(word);
-    const char *found = NULL, *candidate;
-
-    if (len > CLI_WORD_MAX)
-        return NULL;
-    for (size_t i = 0; (candidate = next(opaque, i)) != NULL; i++) {
-        size_t d;
-
-        if (strlen(candidate) > CLI_WORD_MAX)
-            continue;
-        d = cli_distance(word, candidate);
-        if (d < best && d < len) {
-            best = d;
-            found = candidate;
-        }
-    }
-    return found;
 }
 
 static const char *cli_option_name_at(const void *opaque, size_t i)
@@ -94,7 +52,7 @@ static int cli_unknown(const struct cli_command *command, const char *arg, struc
 
     snprintf(word, sizeof(word), "%s", arg + strspn(arg, "-"));
     word[strcspn(word, "=")] = '\0';
-    near = cli_nearest(word, cli_option_name_at, command);
+    near = word_nearest(word, cli_option_name_at, command);
     if (near)
         return err_set(e, EINVAL, "unknown option '%s'; did you mean --%s? See 'caisson %s --help'", arg, near,
                        command->path);

@@ -18,7 +18,7 @@
 
 #define VMM_FD_SPEC 3
 #define VMM_FD_CONSOLE 4
-#define DOCTOR_TEXT_MAX (64U << 10)
+#define REPORT_TEXT_MAX (64U << 10)
 
 /* caisson-vmm stands beside this program (build tree), or in ../libexec/caisson (installed). */
 static int spawn_find(char *ret_path, size_t size, struct err *e)
@@ -116,7 +116,7 @@ int cli_vmm_spawn(const char *spec, bool with_console, struct cli_vmm *ret_vmm, 
     return 0;
 }
 
-int cli_vmm_doctor(char **ret_text, struct err *e)
+int cli_vmm_report(const char *option, const char *value, char **ret_text, struct err *e)
 {
     char path[4096 + 64];
     int r = spawn_find(path, sizeof(path), e), pipefd[2], status = 0;
@@ -138,11 +138,11 @@ int cli_vmm_doctor(char **ret_text, struct err *e)
     }
     if (pid == 0) {
         dup2(pipefd[1], STDOUT_FILENO);
-        execl(path, "caisson-vmm", "--doctor", (char *)NULL);
+        execl(path, "caisson-vmm", option, value, (char *)NULL);
         _exit(127);
     }
     close(pipefd[1]);
-    buf_init(&text, DOCTOR_TEXT_MAX);
+    buf_init(&text, REPORT_TEXT_MAX);
     while ((n = read(pipefd[0], chunk, sizeof(chunk))) > 0)
         buf_append(&text, chunk, (size_t)n);
     buf_append(&text, "", 1);
@@ -150,7 +150,9 @@ int cli_vmm_doctor(char **ret_text, struct err *e)
     waitpid(pid, &status, 0);
     if (buf_error(&text) < 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0) {
         buf_done(&text);
-        return err_set(e, EIO, "%s --doctor ended unexpectedly (status 0x%x)", path, (unsigned)status);
+        if (WIFEXITED(status) && WEXITSTATUS(status) != 0 && WEXITSTATUS(status) != 127)
+            return WEXITSTATUS(status);
+        return err_set(e, EIO, "%s %s ended unexpectedly (status 0x%x)", path, option, (unsigned)status);
     }
     *ret_text = (char *)text.data;
     return 0;

@@ -18,7 +18,9 @@ struct cli_vmm {
  * dies with this process. On success the caller reaps it and closes the descriptors. */
 int cli_vmm_spawn(const char *spec, bool with_console, struct cli_vmm *ret_vmm, struct err *e) MUST_USE;
 
-/* Run caisson-vmm --doctor and collect what it prints (*ret_text malloc'd). */
-int cli_vmm_doctor(char **ret_text, struct err *e) MUST_USE;
+/* Run caisson-vmm with an option that makes it report something (value: its argument, or NULL) and collect what it
+ * prints
+ * (*ret_text malloc'd). Returns 0, its exit code (> 0) where it failed and said why, or -errno with text. */
+int cli_vmm_report(const char *option, const char *value, char **ret_text, struct err *e) MUST_USE;
 
 #endif

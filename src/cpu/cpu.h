@@ -74,6 +74,7 @@ struct cpu_msr_entry {
 /* All functions: 0 (or >= 0 where stated) or -errno. -ENOTTY: this engine does not have it. */
 struct cpu_ops {
     const char *name; /* "kvm", "interp", "bt" */
+    bool native;      /* guest code runs on the host's CPU itself, so the guest must know which one that is (model.h) */
 
     /* Create a VM with its interrupt controllers and PIT. -ENODEV, -EACCES, -ENOMEM. */
     int (*vm_new)(const struct cpu_vm_config *config, struct cpu_vm **ret_vm);

@@ -27,9 +27,9 @@ struct gpa {
 #define GPA(x) ((struct gpa){ (x) })
 
 /* One RAM region. Per page (index = offset in the region >> 12):
- *   code_mask: bit n set = some vCPU holds decoded code from bytes [64n, 64n+63] of the page. Set by engines only.
+ *   code_mask: bit n set = an engine holds decoded code from bytes [64n, 64n+63] of the page. Set by engines only.
  *   code_gen: counts invalidations; incremented (and the mask cleared) by whoever writes to bytes whose mask bit is set
- *     (mem_note_write).
+ *     (mem_note_write). An engine may set its top bit and reset it to 0 while it holds no code.
  *   dirty: 1 = written since the log was last fetched. */
 struct mem_region {
     uint64_t gpa, size; /* bytes, page-aligned */

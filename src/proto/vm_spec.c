@@ -32,6 +32,7 @@ void vm_spec_done(struct vm_spec *s)
     free(s->kernel);
     free(s->initrd);
     free(s->append);
+    free(s->cpu);
     free(s->console_file);
     for (unsigned i = 0; i < s->n_disks; i++) {
         free(s->disks[i].path);
@@ -86,6 +87,9 @@ int vm_spec_check(const struct vm_spec *s, struct err *e)
                        s->memory);
     if (s->cpus < 1 || s->cpus > VM_CPUS_MAX)
         return err_set(e, EINVAL, "%u vCPUs are not possible; give --cpus 1 to %u", s->cpus, VM_CPUS_MAX);
+    if (s->cpu && (!s->cpu[0] || strlen(s->cpu) >= VM_CPU_MAX))
+        return err_set(e, EINVAL, "--cpu: %s; give MODEL[,+FEATURE][,-FEATURE]..., or leave it out",
+                       s->cpu[0] ? "too long" : "no CPU model named");
     for (unsigned i = 0; i < s->n_disks; i++) {
         const struct vm_disk *d = &s->disks[i];
 
@@ -139,6 +143,7 @@ int vm_spec_to_json(const struct vm_spec *s, char **ret_text)
     json_object_object_add(o, "forwards", forwards);
     json_object_object_add(o, "memory", json_object_new_uint64(s->memory));
     json_object_object_add(o, "cpus", json_object_new_int((int)s->cpus));
+    vm_put_str(o, "cpu", s->cpu);
     vm_put_str(o, "engine", vm_engine_names[s->engine]);
     vm_put_str(o, "console", vm_console_names[s->console]);
     vm_put_str(o, "console_device", vm_console_devices[s->console_device]);
@@ -278,6 +283,7 @@ static int vm_get_field(const char *key, json_object *v, struct vm_spec *s, stru
         { "kernel", &s->kernel, NULL },
         { "initrd", &s->initrd, NULL },
         { "append", &s->append, NULL },
+        { "cpu", &s->cpu, NULL },
         { "console_file", &s->console_file, NULL },
         { "debug_exit", NULL, &s->debug_exit },
         { "no_reboot", NULL, &s->no_reboot },

@@ -15,6 +15,7 @@
 #define VM_CPUS_MAX 64
 #define VM_MEMORY_MIN (16ULL << 20)
 #define VM_MEMORY_DEFAULT (512ULL << 20)
+#define VM_CPU_MAX 4096  /* bytes of the CPU model's text */
 #define VM_SERIAL_MAX 20 /* bytes, virtio-blk's limit */
 #define VM_SPEC_TEXT_MAX (256U << 10)
 
@@ -48,6 +49,7 @@ struct vm_spec {
     unsigned n_forwards;
     uint64_t memory; /* bytes, a multiple of 4096 */
     unsigned cpus;
+    char *cpu; /* CPU model: MODEL[,+FEATURE|,-FEATURE]...; NULL: the default */
     enum vm_engine engine;
     enum vm_console console;
     enum vm_console_device console_device;

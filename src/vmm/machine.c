@@ -154,8 +154,15 @@ static int machine_new_engine(struct machine *m, struct err *e)
     r = m->ops->vm_new(&config, &m->vm);
     if (r < 0)
         return vmm_engine_error(m->ops, -r, e);
+    r = vmm_cpu_resolve(m->spec->cpu, m->ops, m->vm, &m->cpu, e);
+    if (r < 0)
+        return r;
+    if (m->cpu.note[0])
+        fprintf(stderr, "caisson: %s; its CPU is %s\n", m->cpu.note, m->cpu.name);
+    else if (m->spec->verbose)
+        fprintf(stderr, "caisson: CPU %s\n", m->cpu.name);
     vcpus = (struct vmm_vcpus_config){
-        .ops = m->ops, .vm = m->vm, .n = m->spec->cpus, .stopped = machine_on_vcpu_stopped, .opaque = m
+        .ops = m->ops, .vm = m->vm, .cpu = &m->cpu, .n = m->spec->cpus, .stopped = machine_on_vcpu_stopped, .opaque = m
     };
     r = vmm_vcpus_new(&vcpus, &m->vcpus);
     if (r < 0)

@@ -8,6 +8,7 @@
 #include "cpu/cpu.h"
 #include "mem/guest.h"
 #include "proto/vm_spec.h"
+#include "vmm/cpu_model.h"
 #include "vmm/layout.h"
 
 struct machine {
@@ -20,6 +21,7 @@ struct machine {
     uint64_t rsdp; /* of the ACPI tables */
     const struct cpu_ops *ops;
     struct cpu_vm *vm;
+    struct vmm_cpu cpu;
     struct vmm_vcpus *vcpus;
 
     /* devices.c */

@@ -1,6 +1,7 @@
 /* caisson-vmm: one process, one VM. It is started by the other programs, not by people:
  *   caisson-vmm --spec-fd N [--console-fd N]   run the VM that the JSON document in descriptor N describes
- *   caisson-vmm --doctor                       report what this machine offers, as JSON */
+ *   caisson-vmm --doctor                       report what this machine offers, as JSON
+ *   caisson-vmm --cpu-models ENGINE            list the CPU models, as JSON */
 #include "vmm/main.h"
 
 #include <errno.h>
@@ -18,12 +19,14 @@
 #include "base/num.h"
 #include "proto/exit_code.h"
 #include "proto/vm_spec.h"
+#include "vmm/cpu_models.h"
 #include "vmm/doctor.h"
 #include "vmm/machine.h"
 
 struct vmm_options {
     int spec_fd, console_fd;
     bool doctor;
+    const char *models_engine; /* list the CPU models for it */
 };
 
 static int main_fail(const struct err *e)
@@ -38,6 +41,7 @@ static int main_parse(int argc, char **argv, struct vmm_options *o)
         { "spec-fd", required_argument, NULL, 's' },
         { "console-fd", required_argument, NULL, 'c' },
         { "doctor", no_argument, NULL, 'd' },
+        { "cpu-models", required_argument, NULL, 'm' },
         { 0 },
     };
     uint64_t fd;
@@ -47,6 +51,8 @@ static int main_parse(int argc, char **argv, struct vmm_options *o)
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (c == 'd') {
             o->doctor = true;
+        } else if (c == 'm') {
+            o->models_engine = optarg;
         } else if ((c != 's' && c != 'c') || num_parse_u64(optarg, 3, INT32_MAX, &fd) < 0) {
             return -EINVAL;
         } else if (c == 's') {
@@ -55,7 +61,7 @@ static int main_parse(int argc, char **argv, struct vmm_options *o)
             o->console_fd = (int)fd;
         }
     }
-    return optind == argc && (o->doctor || o->spec_fd >= 0) ? 0 : -EINVAL;
+    return optind == argc && (o->doctor || o->models_engine || o->spec_fd >= 0) ? 0 : -EINVAL;
 }
 
 static int main_read_spec(int fd, struct vm_spec *spec, struct err *e)
@@ -124,6 +130,8 @@ int vmm_main(int argc, char **argv)
         log_set_level(LOG_DEBUG);
     if (options.doctor)
         return vmm_doctor() < 0 ? EXIT_CODE_FAILED : EXIT_CODE_OK;
+    if (options.models_engine)
+        return vmm_cpu_models(options.models_engine, &e) < 0 ? main_fail(&e) : EXIT_CODE_OK;
     vm_spec_init(&spec);
     r = main_read_spec(options.spec_fd, &spec, &e);
     r = r < 0 ? main_fail(&e) : main_run(&spec, options.console_fd);

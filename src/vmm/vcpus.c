@@ -26,10 +26,9 @@ struct vmm_vcpus {
 static int vcpus_set_cpuid(struct vmm_vcpus *v, unsigned id)
 {
     struct kvm_cpuid_entry2 entries[VMM_CPUID_MAX];
-    unsigned n = VMM_CPUID_MAX;
-    int r = vmm_cpuid_build(v->config.ops, v->config.vm, id, v->config.n, entries, &n);
 
-    return r < 0 ? r : v->config.ops->vcpu_set_cpuid(v->vcpus[id].vcpu, entries, n);
+    vmm_cpu_topology(v->config.cpu, id, v->config.n, entries);
+    return v->config.ops->vcpu_set_cpuid(v->vcpus[id].vcpu, entries, v->config.cpu->n_cpuid);
 }
 
 /* What firmware would do: switch the MTRRs on with write-back as the default, without which Linux does without PAT.

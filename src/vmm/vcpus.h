@@ -6,11 +6,13 @@
 #include "base/cleanup.h"
 #include "cpu/cpu.h"
 
+struct vmm_cpu;
 struct vmm_vcpus;
 
 struct vmm_vcpus_config {
     const struct cpu_ops *ops;
     struct cpu_vm *vm;
+    const struct vmm_cpu *cpu; /* borrowed until free */
     unsigned n;
     /* A vCPU cannot go on (shutdown, reset, internal error); its thread is about to end. vCPU thread. */
     void (*stopped)(void *opaque, unsigned id, const struct cpu_exit *exit);

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Stock Debian kernels boot, use disk and network, and power off: guests.py CASE [ARGUMENT...] (see meson.build)."""
+import json
 import os
 import re
 import socket
@@ -32,6 +33,39 @@ def case_matrix(package, engine, cpus):
 def case_rng(package, engine):
     vm.need_engine(engine)
     vm.run_test(package, 'rng', engine=engine)
+
+
+def case_cpu(package, engine, model):
+    """The guest's kernel finds the features of the CPU model, and needs no costly defence on it. model: what --cpu takes, or
+    `default` for the option left out."""
+    vm.need_engine(engine)
+    run = subprocess.run([vm.CAISSON, 'cpu', 'ls', '--engine', engine, '--json'], capture_output=True, text=True, check=True)
+    models = {entry['name']: entry for entry in json.loads(run.stdout)}
+    base = next(name for name, entry in models.items() if entry['default']) if model == 'default' else model.split(',')[0]
+    if not models[base]['runs']:
+        vm.skip(f'this machine lacks {", ".join(models[base]["lacks"])} of {base}')
+    options = [] if model == 'default' else ['--cpu', model]
+    output = vm.run_test(package, 'cpuinfo', '', options, engine, 2)
+    flags = set(re.search('CAISSON-FLAGS (.*)', output).group(1).split())
+    wanted = {'x86-64-v1': 'sse2 smap pcid', 'x86-64-v2': 'ssse3 sse4_2 popcnt cx16 smap pcid x2apic fsrm',
+              'x86-64-v3': 'sse4_2 avx avx2 fma f16c bmi1 bmi2 movbe abm aes xsave xsaveopt smap pcid x2apic fsrm'}
+    absent = {'x86-64-v1': 'pni popcnt avx', 'x86-64-v2': 'avx xsave aes nonstop_tsc', 'x86-64-v3': 'sha_ni nonstop_tsc pku la57'}
+    wanted, absent = set(wanted.get(base, 'smap').split()), set(absent.get(base, 'pku la57 avx512f').split())
+    masked = {change[1:] for change in model.split(',')[1:] if change[0] == '-'}
+    if 'avx' in masked: # and what needs it
+        masked |= {'avx2', 'fma', 'f16c'}
+    check(wanted - masked <= flags, f'the guest does not see {sorted(wanted - masked - flags)}')
+    check(not (absent | masked) & flags, f'the guest sees {sorted((absent | masked) & flags)}')
+    if base != 'host':
+        check(f'CAISSON-MODEL Caisson {base}' in output and 'CAISSON-VENDOR GenuineIntel' in output, 'identity')
+    # What is left is free for the engine: no page-table isolation, retpolines, buffer or history clearing.
+    for name, state in re.findall(r'CAISSON-BUG (\w+): (.*)', output):
+        if name == 'spectre_v1' and 'smap' not in masked:
+            check(state.startswith('Mitigation: usercopy/swapgs barriers'), f'{name}: {state}')
+        elif name == 'spectre_v2':
+            check('Enhanced' in state and not re.search('etpoline|SW loop|always-on|RSB filling', state), f'{name}: {state}')
+        elif name != 'spectre_v1':
+            check(state.strip() == 'Not affected', f'{name}: {state}')
 
 
 def case_pvh(package, engine):

@@ -88,6 +88,12 @@ def bad_inputs(folder):
     yield [*start, '--net', 'user,fwd=tcp:0:80'], USAGE, ['tcp:0:80', '65535']
     yield [*start, '--net', 'none,fwd=tcp:8080:80'], USAGE, ['--net user']
     yield [*start, '--engine', 'fast'], USAGE, ['fast', 'interp']
+    yield [*start, '--cpu', ''], USAGE, ['--cpu', 'MODEL']
+    yield [*start, '--cpu', 'x86-64-v9'], USAGE, ['x86-64-v9', 'did you mean', 'cpu ls']
+    yield [*start, '--cpu', 'x86-64-v3,-avx3'], USAGE, ['avx3', "'avx2?'"]
+    yield [*start, '--cpu', 'x86-64-v3,avx2'], USAGE, ['avx2', r'\+FEATURE']
+    yield [*start, '--cpu', 'x86-64-v3,-avx,+avx2'], USAGE, [r'\+avx2', '-avx']
+    yield [*start, '--cpu', 'host,+amx_tile', '--engine', 'interp'], FAILED, ['amx_tile', 'interp']
     yield [*start, '--console', 'printer'], USAGE, ['printer', 'stdio']
     yield [*start, '--console', f'file={missing}/x'], NOT_FOUND, ['missing/x']
     yield [*start, '--name', 'Upper'], USAGE, ['Upper']
@@ -108,7 +114,7 @@ def case_bad_input():
                 problems += min(codes, key=len)
             else:
                 problems += refused(['vm', 'run', *arguments], code, *words)
-        for arguments, word in ((['vm', 'rum'], 'vm rum'), (['doctr'], 'doctor'), (['vm'], 'vm'), (['--verison'], 'verison'),
+        for arguments, word in ((['vm', 'rum'], 'vm rum'), (['cpu', 'la'], 'cpu ls'), (['cpu', 'ls', '--engine', 'fast'], 'fast'), (['doctr'], 'doctor'), (['vm'], 'vm'), (['--verison'], 'verison'),
                                 (['completion', 'tcsh'], 'bash'), (['completion', 'bash', 'zsh'], 'zsh')):
             count += 1
             problems += refused(arguments, USAGE, word)

@@ -2,7 +2,7 @@
  * an exit code: 0 passed, 1 failed, 77 this host's KVM cannot run stock guests (said by the engine probe before the
  * program starts, never by the program's own result), 2 usage.
  *
- *   runner --engine interp|bt|bt-eager|kvm|qemu [--cpus N] [--seconds N] IMAGE
+ *   runner --engine interp|bt|bt-eager|bt-small|kvm|qemu [--cpus N] [--seconds N] IMAGE
  *
  * The machine: 64 MiB of RAM, the engine's own devices, text at port 0xe9 and 0x3f8, exit with a code at port 0xf4. A
  * program that prints a line "EXPECT SHUTDOWN" passes by a triple fault after it. `qemu` runs the image under QEMU's
@@ -463,6 +463,8 @@ static const struct cpu_ops *runner_find_engine(const char *name)
         return &cpu_bt_ops;
     if (strcmp(name, "bt-eager") == 0)
         return &cpu_bt_eager_ops;
+    if (strcmp(name, "bt-small") == 0)
+        return &cpu_bt_small_ops;
     return NULL;
 }
 
@@ -502,7 +504,7 @@ int main(int argc, char **argv)
     pthread_mutex_init(&r.lock, NULL);
     pthread_cond_init(&r.done_cond, NULL);
     if (!runner_parse(&r, argc, argv)) {
-        fprintf(stderr, "usage: runner --engine interp|bt|bt-eager|kvm|qemu [--cpus N] [--seconds N] IMAGE\n");
+        fprintf(stderr, "usage: runner --engine interp|bt|bt-eager|bt-small|kvm|qemu [--cpus N] [--seconds N] IMAGE\n");
         return EXIT_USAGE;
     }
     if (!r.ops)

@@ -10,7 +10,7 @@ import unittest
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..')
 CAISSON = sys.argv.pop() if len(sys.argv) > 1 and not sys.argv[-1].startswith('-') else os.path.join(ROOT, 'build/caisson')
 PAGE = os.path.join(ROOT, 'docs/caisson.1')
-COMMANDS = (['vm', 'run'], ['doctor'], ['completion'])
+COMMANDS = (['vm', 'run'], ['cpu', 'ls'], ['doctor'], ['completion'])
 
 
 def output(*command):

@@ -176,6 +176,44 @@ static void jumps(void **state)
     }
 }
 
+/* Jumps whose displacement is changed while others execute them: it lies within eight aligned bytes, wherever the jump
+ * is put; what comes before it does nothing; and after the change it leads where it should. */
+static void jumps_to_change(void **state)
+{
+    static const int conditions[] = { BT_JMP, BT_CALL, 5 };
+
+    for (unsigned i = 0; i < sizeof(conditions) / sizeof(*conditions); i++) {
+        for (uint32_t start = 0; start < 16; start++) {
+            uint8_t buf[64] __attribute__((aligned(16))) = { 0 };
+            struct bt_emit e = { .buf = buf, .pos = start, .end = sizeof(buf) };
+            uint32_t at = bt_emit_jump_aligned(&e, conditions[i]), length = conditions[i] < 0 ? 5 : 6, rel;
+
+            assert_true(at / 8 == (at + 3) / 8);
+            assert_int_equal(e.pos, at + 4);
+            assert_true(e.pos - length - start <= 3);
+            if (e.pos - length > start) {
+                struct bt_emit nop = { .buf = buf + start, .pos = e.pos - length - start };
+                ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+                ZydisDecodedInstruction in;
+
+                decode(&nop, &in, ops);
+                assert_true(in.mnemonic == ZYDIS_MNEMONIC_NOP ||
+                            (in.mnemonic == ZYDIS_MNEMONIC_XCHG && ops[0].reg.value == ops[1].reg.value));
+            }
+            assert_true(bt_emit_retarget(&e, at, 0x1000));
+            memcpy(&rel, buf + at, sizeof(rel));
+            assert_int_equal(at + 4 + rel, 0x1000);
+        }
+    }
+    {
+        uint8_t buf[16] __attribute__((aligned(16))) = { 0 };
+        struct bt_emit e = { .buf = buf, .end = sizeof(buf) };
+
+        assert_false(bt_emit_retarget(&e, 5, 0x1000));
+        assert_int_equal(buf[5], 0);
+    }
+}
+
 /* Room for every number of bytes below what is needed: nothing is written outside, and `full` says so. */
 static void bounds(void **state)
 {
@@ -200,7 +238,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(registers), cmocka_unit_test(memory), cmocka_unit_test(prefixes),
-        cmocka_unit_test(constants), cmocka_unit_test(jumps),  cmocka_unit_test(bounds),
+        cmocka_unit_test(constants), cmocka_unit_test(jumps),  cmocka_unit_test(jumps_to_change),
+        cmocka_unit_test(bounds),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

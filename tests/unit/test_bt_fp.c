@@ -426,8 +426,8 @@ static bool generate(struct trial *t, unsigned (*gen)(uint8_t *))
             t->n = 15;
         if (decode(t->code, t->n, BT_MODE_64, &t->in, &t->op) == 0)
             return true;
-        if (bt_stubs_full(fx->c))
-            bt_stubs_reset(fx->c);
+        if (bt_stubs_full(fx->c->stubs))
+            bt_stubs_reset(fx->c->stubs);
     }
     return false;
 }
@@ -739,7 +739,7 @@ static void test_stubs_full(void **state)
 
     (void)state;
     bt_fp_sync(fx->c);
-    while (!bt_stubs_full(fx->c)) {
+    while (!bt_stubs_full(fx->c->stubs)) {
         code[2] = n & 0x10000 ? 0xc6 : 0x70; /* SHUFPD */
         code[3] = (uint8_t)(0xc0 | (n >> 8 & 0x3f));
         code[4] = (uint8_t)n;
@@ -751,9 +751,9 @@ static void test_stubs_full(void **state)
             break;
         (void)decode(code, sizeof(code), BT_MODE_64, &t.in, &t.op);
     }
-    assert_true(bt_stubs_full(fx->c));
-    bt_stubs_reset(fx->c);
-    assert_false(bt_stubs_full(fx->c));
+    assert_true(bt_stubs_full(fx->c->stubs));
+    bt_stubs_reset(fx->c->stubs);
+    assert_false(bt_stubs_full(fx->c->stubs));
     plain_state(&t.before);
     store_le64(t.before.x + 512, 2);
     store_le64(t.before.x + 176, 0x1234);

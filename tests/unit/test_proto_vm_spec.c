@@ -31,6 +31,7 @@ static void test_round_trip(void **state)
     a.n_forwards = 1;
     a.memory = 5ULL << 30;
     a.cpus = 64;
+    a.cpu = strdup("x86-64-v2,-popcnt");
     a.engine = VM_ENGINE_INTERP;
     a.console = VM_CONSOLE_FILE;
     a.console_file = strdup("log");
@@ -51,6 +52,7 @@ static void test_round_trip(void **state)
     assert_int_equal(b.forwards[0].host_port, 65535);
     assert_int_equal(b.memory, 5ULL << 30);
     assert_int_equal(b.cpus, 64);
+    assert_string_equal(b.cpu, "x86-64-v2,-popcnt");
     assert_int_equal(b.engine, VM_ENGINE_INTERP);
     assert_int_equal(b.console, VM_CONSOLE_FILE);
     assert_string_equal(b.console_file, "log");
@@ -78,6 +80,8 @@ static void test_refused(void **state)
         { "{\"kernel\":\"k\",\"memory\":-1}", "memory" },
         { "{\"kernel\":\"k\",\"cpus\":0}", "--cpus" },
         { "{\"kernel\":\"k\",\"cpus\":65}", "cpus" },
+        { "{\"kernel\":\"k\",\"cpu\":5}", "cpu" },
+        { "{\"kernel\":\"k\",\"cpu\":\"\"}", "--cpu" },
         { "{\"kernel\":\"k\",\"engine\":\"xen\"}", "engine" },
         { "{\"kernel\":\"k\",\"name\":\"-x\"}", "-x" },
         { "{\"kernel\":\"k\",\"disks\":[{\"path\":\"\"}]}", "disk" },

@@ -186,6 +186,7 @@ void bt_cpuid_changed(struct bt_vcpu *c)
         s->efer_valid |= BT_EFER_LME | BT_EFER_LMA;
     if (bt_has_cpuid(c, 0x80000021, 0, 0, 8))
         s->efer_valid |= BT_EFER_AIBRS;
+    bt_msr_model_changed(c);
     s->gbpages = all || bt_has_cpuid(c, 0x80000001, 0, 3, 26);
     e = cpuid_find(c, 0x80000008, 0);
     if (e && (e->eax & 0xff) >= 32 && (e->eax & 0xff) <= BT_PHYS_BITS)

@@ -9,6 +9,7 @@
 #include "cpu/bt/sys_priv.h"
 
 struct cpuid_builder {
+    bt_cpuid_fn *host;
     struct kvm_cpuid_entry2 *entries;
     unsigned capacity, n;
     bool amd;
@@ -41,7 +42,11 @@ struct cpuid_builder {
     (BIT(11) /* SYSCALL */ | BIT(20) /* NX */ | BIT(26) /* 1G pages */ | BIT(27) /* RDTSCP */ | BIT(29) /* LM */)
 #define FE1D_AMD_COPY 0x0183f3ffU /* bits that AMD repeats from leaf 1 */
 
-static void table_host(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+#define F7_2D                                                                                              \
+    BIT(4) /* BHI_CTRL: Linux takes it for the cheap answer to what it asks of Intel's CPUs, BHI_NO or not \
+            */
+
+static void table_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 {
     __cpuid_count(leaf, subleaf, r[0], r[1], r[2], r[3]);
 }
@@ -74,7 +79,7 @@ static int table_leaf1(struct cpuid_builder *b)
 {
     uint32_t r[4];
 
-    table_host(1, 0, r);
+    b->host(1, 0, r);
     return table_add4(b, 1, -1, r[0], 8 << 8 /* CLFLUSH line */, (r[2] & F1C_HOST) | F1C_ALWAYS, F1D);
 }
 
@@ -85,7 +90,7 @@ static int table_caches(struct cpuid_builder *b, uint32_t leaf)
         uint32_t r[4];
         int res;
 
-        table_host(leaf, (uint32_t)i, r);
+        b->host(leaf, (uint32_t)i, r);
         res = table_add(b, leaf, i, r);
         if (res < 0 || (r[0] & 0x1f) == 0)
             return res;
@@ -96,10 +101,14 @@ static int table_caches(struct cpuid_builder *b, uint32_t leaf)
 static int table_leaf7(struct cpuid_builder *b)
 {
     uint32_t r[4] = { 0 };
+    int res;
 
     if (b->host_basic >= 7)
-        table_host(7, 0, r);
-    return table_add4(b, 7, 0, 0, (r[1] & F7B_HOST) | F7B_ALWAYS, F7C, F7D);
+        b->host(7, 0, r);
+    res = table_add4(b, 7, 0, 2, (r[1] & F7B_HOST) | F7B_ALWAYS, F7C, F7D);
+    if (res == 0)
+        res = table_add4(b, 7, 1, 0, 0, 0, 0);
+    return res < 0 ? res : table_add4(b, 7, 2, 0, 0, 0, F7_2D);
 }
 
 static int table_topology(struct cpuid_builder *b, uint32_t leaf)
@@ -119,9 +128,9 @@ static int table_xsave(struct cpuid_builder *b)
     int res;
 
     if (b->host_basic >= 0xd) {
-        table_host(0xd, 0, r);
+        b->host(0xd, 0, r);
         components = r[0] & 7;
-        table_host(0xd, 1, sub);
+        b->host(0xd, 1, sub);
     }
     res = table_add4(b, 0xd, 0, components, 576, components & 4 ? 832 : 576, 0);
     if (res == 0)
@@ -136,12 +145,12 @@ static int table_basic(struct cpuid_builder *b)
     uint32_t r[4], max = b->amd ? 0x16 : 0x1f;
     int res;
 
-    table_host(0, 0, r);
+    b->host(0, 0, r);
     res = table_add4(b, 0, -1, max, r[1], r[2], r[3]);
     if (res == 0)
         res = table_leaf1(b);
     if (res == 0 && !b->amd) {
-        table_host(2, 0, r);
+        b->host(2, 0, r);
         res = table_add(b, 2, -1, r);
         if (res == 0)
             res = table_caches(b, 4);
@@ -169,7 +178,7 @@ static int table_ext1(struct cpuid_builder *b)
 {
     uint32_t r[4], c, d = FE1D;
 
-    table_host(0x80000001, 0, r);
+    b->host(0x80000001, 0, r);
     c = (r[2] & FE1C_HOST) | BIT(0) /* LAHF in 64-bit mode */;
     if (b->amd) {
         c |= r[2] & BIT(22) /* topology extensions */;
@@ -186,7 +195,7 @@ static int table_copied(struct cpuid_builder *b)
         int res;
 
         if (leaf <= b->host_ext)
-            table_host(leaf, 0, r);
+            b->host(leaf, 0, r);
         res = table_add(b, leaf, -1, r);
         if (res < 0)
             return res;
@@ -199,7 +208,7 @@ static int table_ext8(struct cpuid_builder *b)
     uint32_t r[4] = { 0 }, features;
 
     if (b->host_ext >= 0x80000008)
-        table_host(0x80000008, 0, r);
+        b->host(0x80000008, 0, r);
     features = r[1] & BIT(9) /* WBNOINVD */;
     if (b->amd) {
         features |= r[1] & (BIT(0) /* CLZERO */ | BIT(2) /* FP error pointers */);
@@ -228,7 +237,7 @@ static int table_extended(struct cpuid_builder *b)
     uint32_t r[4];
     int res;
 
-    table_host(0x80000000, 0, r);
+    b->host(0x80000000, 0, r);
     b->host_ext = r[0];
     res = table_add4(b, 0x80000000, -1, b->amd ? 0x80000021 : 0x80000008, r[1], r[2], r[3]);
     if (res == 0)
@@ -244,13 +253,13 @@ static int table_extended(struct cpuid_builder *b)
     return res;
 }
 
-int bt_supported_cpuid(struct kvm_cpuid_entry2 *entries, unsigned *n_entries)
+int bt_offer_cpuid(bt_cpuid_fn *host, struct kvm_cpuid_entry2 *entries, unsigned *n_entries)
 {
-    struct cpuid_builder b = { .entries = entries, .capacity = *n_entries };
+    struct cpuid_builder b = { .host = host, .entries = entries, .capacity = *n_entries };
     uint32_t r[4];
     int res;
 
-    table_host(0, 0, r);
+    host(0, 0, r);
     b.host_basic = r[0];
     b.amd = r[1] == 0x68747541 || r[1] == 0x6f677948; /* "Auth", "Hygo" */
     res = table_basic(&b);
@@ -262,4 +271,9 @@ int bt_supported_cpuid(struct kvm_cpuid_entry2 *entries, unsigned *n_entries)
         return res;
     *n_entries = b.n;
     return 0;
+}
+
+int bt_supported_cpuid(struct kvm_cpuid_entry2 *entries, unsigned *n_entries)
+{
+    return bt_offer_cpuid(table_cpuid, entries, n_entries);
 }

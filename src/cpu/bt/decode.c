@@ -290,6 +290,20 @@ static void bt_fill_mem(const struct bt_insn *in, struct bt_op *op)
         op->flags |= BT_OPF_MEM;
 }
 
+/* Whether the instruction may write to memory through any operand, hidden ones included. */
+static bool bt_may_store(const struct bt_insn *in)
+{
+    if (in->zi.mnemonic == ZYDIS_MNEMONIC_CLZERO)
+        return true;
+    for (uint8_t i = 0; i < in->zi.operand_count; i++) {
+        const ZydisDecodedOperand *o = &in->ops[i];
+
+        if (o->type == ZYDIS_OPERAND_TYPE_MEMORY && o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+            return true;
+    }
+    return false;
+}
+
 static void bt_fill_common(const struct bt_insn *in, struct bt_op *op)
 {
     static const uint8_t mode_bits[] = { [BT_MODE_16] = 16, [BT_MODE_32] = 32, [BT_MODE_64] = 64 };
@@ -315,6 +329,7 @@ static void bt_fill_common(const struct bt_insn *in, struct bt_op *op)
         op->flags |= BT_OPF_REPNE;
     if (in->mem_op != 0xff)
         bt_fill_mem(in, op);
+    op->stores = bt_may_store(in);
 }
 
 /* An operation that raises: #UD, or #GP(0) for an instruction of more than 15 bytes. */

@@ -171,6 +171,38 @@ uint32_t bt_emit_jump(struct bt_emit *e, int cc)
     return e->pos - 4;
 }
 
+static bool emit_is_aligned(const struct bt_emit *e, uint32_t at)
+{
+    return ((uintptr_t)e->buf + at) % 8 <= 4;
+}
+
+uint32_t bt_emit_jump_aligned(struct bt_emit *e, int cc)
+{
+    static const uint8_t nops[] = { 0x0f, 0x1f, 0x00 };
+    uint32_t opcode = cc >= 0 ? 2 : 1, n = 0;
+
+    while (!emit_is_aligned(e, e->pos + n + opcode))
+        n++;
+    if (n == 3)
+        emit_bytes(e, nops, 3);
+    else if (n == 2)
+        bt_emit_u16(e, 0x9066);
+    else if (n == 1)
+        bt_emit_u8(e, 0x90);
+    return bt_emit_jump(e, cc);
+}
+
+bool bt_emit_retarget(struct bt_emit *e, uint32_t at, uint32_t to)
+{
+    uint32_t rel = to - (at + 4);
+
+    if (!emit_is_aligned(e, at))
+        return false;
+    /* Not an atomic object of C: it has no alignment of its own, but the CPU writes it in one piece. */
+    __asm__ volatile("movl %1, %0" : "=m"(*(uint8_t(*)[4])(e->buf + at)) : "r"(rel));
+    return true;
+}
+
 void bt_emit_target(struct bt_emit *e, uint32_t at, uint32_t to)
 {
     uint32_t rel = to - (at + 4);

@@ -83,8 +83,13 @@ void bt_emit_const(struct bt_emit *e, int reg, uint64_t v);
  * for bt_emit_target. */
 enum { BT_JMP = -1, BT_CALL = -2 };
 uint32_t bt_emit_jump(struct bt_emit *e, int cc);
+/* The same, with the displacement within an aligned group of eight bytes (NOPs go before it if need be): it may be
+ * changed while other processors execute it. */
+uint32_t bt_emit_jump_aligned(struct bt_emit *e, int cc);
 /* Let the displacement at offset `at` lead to offset `to`. */
 void bt_emit_target(struct bt_emit *e, uint32_t at, uint32_t to);
+/* The same in one store, for code that may be executing; false: not bt_emit_jump_aligned's, nothing was changed. */
+bool bt_emit_retarget(struct bt_emit *e, uint32_t at, uint32_t to);
 /* bt_emit_jump to a known place. */
 void bt_emit_jump_to(struct bt_emit *e, int cc, uint32_t to);
 

@@ -7,7 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "cpu/bt/block.h"
+#include "cpu/bt/block_priv.h"
 #include "cpu/bt/bt.h"
 #include "cpu/bt/doorbell.h"
 #include "cpu/bt/engine_priv.h"
@@ -24,11 +24,35 @@ static void engine_vm_free(struct cpu_vm *vm)
         return;
     bt_pv_free_vm(vm->vm.pv);
     bt_irqchip_free(vm->vm.irqchip);
+    bt_t1_free(vm->vm.t1);
+    bt_stubs_free(vm->vm.stubs);
+    bt_cache_free(vm->vm.cache);
     free(vm->vm.bells);
     free(vm);
 }
 
-static int engine_vm_new(const struct cpu_vm_config *config, struct cpu_vm **ret_vm)
+/* translate: with a translator; hot: blocks that ran this often are translated. */
+struct engine_variant {
+    const struct bt_cache_limits *limits;
+    bool translate;
+    uint32_t hot;
+};
+
+static int engine_caches_new(struct bt_vm *vm, const struct engine_variant *v)
+{
+    int r = bt_cache_new(v->limits, &vm->cache);
+
+    if (r < 0)
+        return r;
+    r = bt_stubs_new(&vm->stubs);
+    if (r < 0 || !v->translate)
+        return r;
+    vm->hot = v->hot;
+    return bt_t1_new(v->limits->code, &vm->t1);
+}
+
+static int engine_variant_new(const struct cpu_vm_config *config, const struct engine_variant *v,
+                              struct cpu_vm **ret_vm)
 {
     struct cpu_vm *vm;
     int r;
@@ -55,6 +79,9 @@ static int engine_vm_new(const struct cpu_vm_config *config, struct cpu_vm **ret
         r = -ENOMEM;
         goto fail;
     }
+    r = engine_caches_new(&vm->vm, v);
+    if (r < 0)
+        goto fail;
     r = bt_irqchip_new(&vm->vm, &vm->vm.irqchip);
     if (r < 0)
         goto fail;
@@ -68,28 +95,32 @@ fail:
     return r;
 }
 
-/* Blocks that ran this often are translated. */
-#define ENGINE_HOT 16
+static int engine_vm_new(const struct cpu_vm_config *config, struct cpu_vm **ret_vm)
+{
+    static const struct engine_variant interp = { .limits = &bt_cache_usual };
+
+    return engine_variant_new(config, &interp, ret_vm);
+}
 
 static int engine_bt_vm_new(const struct cpu_vm_config *config, struct cpu_vm **ret_vm)
 {
-    int r = engine_vm_new(config, ret_vm);
+    static const struct engine_variant bt = { .limits = &bt_cache_usual, .translate = true, .hot = 16 };
 
-    if (r < 0)
-        return r;
-    (*ret_vm)->vm.translate = true;
-    (*ret_vm)->vm.hot = ENGINE_HOT;
-    return r;
+    return engine_variant_new(config, &bt, ret_vm);
 }
 
 static int engine_eager_vm_new(const struct cpu_vm_config *config, struct cpu_vm **ret_vm)
 {
-    int r = engine_bt_vm_new(config, ret_vm);
+    static const struct engine_variant eager = { .limits = &bt_cache_usual, .translate = true };
 
-    if (r < 0)
-        return r;
-    (*ret_vm)->vm.hot = 0;
-    return r;
+    return engine_variant_new(config, &eager, ret_vm);
+}
+
+static int engine_small_vm_new(const struct cpu_vm_config *config, struct cpu_vm **ret_vm)
+{
+    static const struct engine_variant small = { .limits = &bt_cache_small, .translate = true, .hot = 1 };
+
+    return engine_variant_new(config, &small, ret_vm);
 }
 
 static void engine_vcpu_free(struct cpu_vcpu *vcpu)
@@ -102,9 +133,7 @@ static void engine_vcpu_free(struct cpu_vcpu *vcpu)
         c->vm->vcpus[c->id] = NULL;
     bt_pv_free_vcpu(c->pv);
     bt_lapic_free(c->lapic);
-    bt_stubs_free(c->stubs);
-    bt_t1_free(c->t1);
-    bt_cache_free(c->cache);
+    bt_front_free(c->front);
     free(vcpu);
 }
 
@@ -127,17 +156,13 @@ static int engine_vcpu_new(struct cpu_vm *vm, unsigned id, struct cpu_vcpu **ret
     c->vm = &vm->vm;
     c->id = id;
     c->phys_mask = BITS64(BT_PHYS_BITS - 1, 0);
-    r = bt_cache_new(&c->cache);
+    c->cache = vm->vm.cache;
+    c->stubs = vm->vm.stubs;
+    c->t1 = vm->vm.t1;
+    atomic_store(&c->t1_log, atomic_load(&vm->vm.mem->log_dirty));
+    r = bt_front_new(&c->front);
     if (r < 0)
         goto fail;
-    r = bt_stubs_new(&c->stubs);
-    if (r < 0)
-        goto fail;
-    if (vm->vm.translate) {
-        r = bt_t1_new(c, &c->t1);
-        if (r < 0)
-            goto fail;
-    }
     r = bt_lapic_new(c, &c->lapic);
     if (r < 0)
         goto fail;
@@ -191,7 +216,7 @@ static int engine_vcpu_set_cpuid(struct cpu_vcpu *vcpu, const struct kvm_cpuid_e
     memcpy(c->cpuid, entries, n * sizeof(*entries));
     c->n_cpuid = n;
     bt_cpuid_changed(c);
-    bt_cache_flush(c); /* whether an encoding is defined depends on it */
+    bt_cache_flush(c->vm); /* whether an encoding is defined depends on it */
     return 0;
 }
 
@@ -222,6 +247,10 @@ static int engine_doorbell_del(struct cpu_vm *vm, const struct cpu_doorbell *bel
 static int engine_log_dirty(struct cpu_vm *vm, bool on)
 {
     mem_log_dirty(vm->vm.mem, on);
+    for (unsigned i = 0; i < vm->vm.max_vcpus; i++) {
+        if (vm->vm.vcpus[i])
+            atomic_store(&vm->vm.vcpus[i]->t1_log, on);
+    }
     return 0;
 }
 
@@ -270,6 +299,11 @@ static int engine_set_lapic(struct cpu_vcpu *vcpu, const struct kvm_lapic_state 
     return bt_lapic_set(&vcpu->c, lapic);
 }
 
+static uint64_t engine_vcpus_bytes(const struct bt_vm *vm)
+{
+    return atomic_load(&vm->n_vcpus) * (sizeof(struct cpu_vcpu) + sizeof(struct bt_front));
+}
+
 static int engine_stats(struct cpu_vm *vm, void (*each)(void *opaque, const char *name, uint64_t value), void *opaque)
 {
     static const char *const names[BT_STAT_N] = {
@@ -284,12 +318,14 @@ static int engine_stats(struct cpu_vm *vm, void (*each)(void *opaque, const char
         [BT_STAT_HLT] = "halts",
         [BT_STAT_SMC] = "code_writes",
         [BT_STAT_FP_SWITCH] = "fp_switches",
-        [BT_STAT_CACHE_FLUSH] = "cache_flushes",
         [BT_STAT_T1_TRANS] = "translations",
         [BT_STAT_T1_ENTER] = "translated_entries",
         [BT_STAT_T1_LINK] = "translations_chained",
         [BT_STAT_T1_SLOW] = "handler_calls",
         [BT_STAT_T1_STALE] = "translations_stale",
+        [BT_STAT_BLOCKS_DECODED] = "blocks_decoded",
+        [BT_STAT_CHECKED] = "content_checked_pages",
+        [BT_STAT_PAUSE] = "pause_yields",
     };
     uint64_t insns = 0, sum[BT_STAT_N] = { 0 };
 
@@ -305,6 +341,8 @@ static int engine_stats(struct cpu_vm *vm, void (*each)(void *opaque, const char
     each(opaque, "instructions", insns);
     for (unsigned i = 0; i < BT_STAT_N; i++)
         each(opaque, names[i], sum[i]);
+    each(opaque, "evictions", vm->vm.stat_evictions);
+    each(opaque, "engine_bytes", bt_cache_bytes(&vm->vm) + engine_vcpus_bytes(&vm->vm));
     return 0;
 }
 
@@ -328,3 +366,4 @@ static int engine_stats(struct cpu_vm *vm, void (*each)(void *opaque, const char
 const struct cpu_ops cpu_interp_ops = { .name = "interp", .vm_new = engine_vm_new, ENGINE_OPS };
 const struct cpu_ops cpu_bt_ops = { .name = "bt", .vm_new = engine_bt_vm_new, ENGINE_OPS };
 const struct cpu_ops cpu_bt_eager_ops = { .name = "bt-eager", .vm_new = engine_eager_vm_new, ENGINE_OPS };
+const struct cpu_ops cpu_bt_small_ops = { .name = "bt-small", .vm_new = engine_small_vm_new, ENGINE_OPS };

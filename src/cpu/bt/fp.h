@@ -47,13 +47,13 @@ void bt_fp_get_state(struct bt_vcpu *c, void *buf, unsigned size);
  * or in MXCSR. */
 int bt_fp_set_state(struct bt_vcpu *c, const void *buf, unsigned size) MUST_USE;
 
-/* Per-vCPU stub memory. After bt_stubs_new and storing c->stubs, call bt_fp_reset. */
+/* Stub memory of a VM. After storing it in c->stubs, call bt_fp_reset. */
 int bt_stubs_new(struct bt_stubs **ret) MUST_USE;
 void bt_stubs_free(struct bt_stubs *s);
-/* Whether the stub memory may be too small for another block: then, between blocks, drop all blocks and call
- * bt_stubs_reset before decoding. Operations decoded earlier must not run any more. FP state saved. */
-bool bt_stubs_full(const struct bt_vcpu *c);
-void bt_stubs_reset(struct bt_vcpu *c);
+/* Whether the stub memory may be too small for another block: then drop all blocks and call bt_stubs_reset before
+ * decoding. Operations decoded earlier must not run any more. FP state saved; cache's lock held. */
+bool bt_stubs_full(const struct bt_stubs *s);
+void bt_stubs_reset(struct bt_stubs *s);
 
 /* Install the handler of SIGFPE, SIGILL and SIGSEGV that turns host traps inside stubs into guest exceptions, in front
  * of the ones that are there. Idempotent; a call puts it back where somebody (a test framework) has replaced it. */

@@ -1,9 +1,9 @@
-/* Stub memory of one vCPU: small executable copies of guest instructions (fp_priv.h has their contract). One memfd,
+/* Stub memory of one VM: small executable copies of guest instructions (fp_priv.h has their contract). One memfd,
  * mapped twice: the view that executes is never writable.
  *
  * Stubs are handed out in sequence and found again by a hash of their bytes; nothing is freed singly. When the memory
- * gets full, the decoder's owner drops all blocks and then all stubs (bt_stubs_full, bt_stubs_reset). Ordinary code:
- * guest FP state must have been saved. It must not know instructions. */
+ * gets full, it is dropped whole, with all blocks (bt_stubs_full, bt_stubs_reset). Ordinary code: guest FP state must
+ * have been saved. Callers hold the cache's lock. It must not know instructions. */
 #include "cpu/bt/fp.h"
 
 #include <cpuid.h>
@@ -119,14 +119,13 @@ void bt_stubs_free(struct bt_stubs *s)
     free(s);
 }
 
-bool bt_stubs_full(const struct bt_vcpu *c)
+bool bt_stubs_full(const struct bt_stubs *s)
 {
-    return c->stubs->used > FP_SLOTS - FP_STUBS_RESERVE;
+    return s->used > FP_SLOTS - FP_STUBS_RESERVE;
 }
 
-void bt_stubs_reset(struct bt_vcpu *c)
+void bt_stubs_reset(struct bt_stubs *s)
 {
-    struct bt_stubs *s = c->stubs;
     unsigned a = 0, b, cx = 0, d;
 
     memset(s->index, 0, sizeof(s->index));

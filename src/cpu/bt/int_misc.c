@@ -1,6 +1,7 @@
 /* What is left of the integer instructions: flag bits, decimal adjust, XLAT, BOUND, fences, cache hints, random
  * numbers, and the handlers that only raise. */
 #include "cpu/bt/int_priv.h"
+#include "cpu/bt/run.h"
 
 enum bt_next bt_int_ud(struct bt_vcpu *c, const struct bt_op *op)
 {
@@ -19,7 +20,7 @@ enum bt_next bt_int_nop(struct bt_vcpu *c, const struct bt_op *op)
 
 enum bt_next bt_int_pause(struct bt_vcpu *c, const struct bt_op *op)
 {
-    __asm__ volatile("pause");
+    bt_pause(c);
     return BT_NEXT;
 }
 

@@ -69,6 +69,7 @@ static struct bt_tlbe *mmu_fill_set(struct bt_vcpu *c, unsigned set, unsigned ct
     e->region = bt_find_region(c, w.gpa);
     e->mask = e->region ? &e->region->code_mask[(w.gpa - e->region->gpa) >> MEM_PAGE_SHIFT] : NULL;
     e->host = e->region ? (uint64_t)(uintptr_t)e->region->host + (w.gpa - e->region->gpa) : 0;
+    e->add = e->host - page;
     e->tag_r = e->tag_w = bt_tlb_none((unsigned)(lin >> MEM_PAGE_SHIFT) & (BT_TLB_SIZE - 1));
     if (set >= BT_CTX_FETCH) {
         if (bt_walk_allows(c, ctx, BT_ACC_FETCH, &w))
@@ -206,6 +207,19 @@ void bt_write_slow(struct bt_vcpu *c, unsigned ctx, uint64_t lin, const void *bu
     mmu_breakpoints(c, lin, size, true);
 }
 
+/* Loops inside a translation look at events only: let them go through a head, which looks at the generation. */
+static void mmu_code_changed(struct bt_vcpu *c)
+{
+    unsigned n = atomic_load_explicit(&c->vm->n_vcpus, memory_order_relaxed);
+
+    for (unsigned i = 0; n > 1 && i < c->vm->max_vcpus; i++) {
+        struct bt_vcpu *v = c->vm->vcpus[i];
+
+        if (v && v != c)
+            atomic_fetch_or(&v->events, BT_EV_CODE);
+    }
+}
+
 /* A write to bytes that some vCPU has decoded: end this vCPU's block where the generation moved. */
 static void mmu_note(struct bt_vcpu *c, struct mem_region *r, uint64_t page, unsigned off, unsigned size)
 {
@@ -215,12 +229,25 @@ static void mmu_note(struct bt_vcpu *c, struct mem_region *r, uint64_t page, uns
     if (atomic_load_explicit(&r->code_gen[page], memory_order_relaxed) != gen) {
         c->op_end = NULL;
         c->stat[BT_STAT_SMC]++;
+        mmu_code_changed(c);
     }
 }
 
 void bt_note_write_slow(struct bt_vcpu *c, struct bt_tlbe *e, uint64_t lin, unsigned size)
 {
     mmu_note(c, e->region, bt_tlbe_page(e), (unsigned)(lin & (MEM_PAGE_SIZE - 1)), size);
+}
+
+void bt_note_write_host(struct bt_vcpu *c, uint64_t host, unsigned size)
+{
+    struct mem *m = c->vm->mem;
+
+    for (unsigned i = 0; i < m->n_regions; i++) {
+        uint64_t off = host - (uint64_t)(uintptr_t)m->regions[i].host;
+
+        if (off < m->regions[i].size)
+            mmu_note(c, &m->regions[i], off >> MEM_PAGE_SHIFT, (unsigned)(off & (MEM_PAGE_SIZE - 1)), size);
+    }
 }
 
 void bt_probe_write(struct bt_vcpu *c, unsigned ctx, uint64_t lin, unsigned size, unsigned seg)

@@ -53,6 +53,8 @@ void bt_read_slow(struct bt_vcpu *c, unsigned ctx, uint64_t lin, void *buf, unsi
 void bt_write_slow(struct bt_vcpu *c, unsigned ctx, uint64_t lin, const void *buf, unsigned size, unsigned seg);
 /* The write tracking half of a store that hit the TLB: called after the store. Ends the block where it hit code. */
 void bt_note_write_slow(struct bt_vcpu *c, struct bt_tlbe *e, uint64_t lin, unsigned size);
+/* The same by host address; the bytes lie in one page of RAM. */
+void bt_note_write_host(struct bt_vcpu *c, uint64_t host, unsigned size);
 /* Fault as a write of size bytes would, or return quietly (page walk, D bit set). For read-modify-write and REP. */
 void bt_probe_write(struct bt_vcpu *c, unsigned ctx, uint64_t lin, unsigned size, unsigned seg);
 /* Host pointer for a locked access of size bytes (1, 2, 4, 8, 16) at lin, RAM and within one page, write-checked; NULL

@@ -27,6 +27,7 @@ enum {
     MSR_MTRR_VAR = 0x200,
     MSR_PAT = 0x277,
     MSR_MTRR_DEF = 0x2ff,
+    MSR_TSC_DEADLINE = 0x6e0,
 };
 
 #define MSR_EFER 0xc0000080U
@@ -174,11 +175,57 @@ static bool msr_mtrr_ok(const struct bt_vcpu *c, uint32_t index, uint64_t v)
     return !(v & (~c->phys_mask | BITS64(11, 8))) && msr_type_ok(v & 0xff, false);
 }
 
+/* ---- what the CPU model has ---- */
+
+/* MSRs that come with a CPUID bit: a guest whose model does not have it gets #GP. Those of SPEC_CTRL and of x2APIC look
+ * at theirs where they are served. */
+static const struct {
+    uint32_t first, last;
+    uint32_t leaf;
+    uint8_t reg, bit;
+} msr_needs[] = {
+    { MSR_TSC_ADJUST, MSR_TSC_ADJUST, 7, 1, 1 },
+    { MSR_MTRRCAP, MSR_MTRRCAP, 1, 3, 12 },
+    { MSR_MTRR_VAR, 0x26f, 1, 3, 12 },
+    { MSR_MTRR_DEF, MSR_MTRR_DEF, 1, 3, 12 },
+    { MSR_SYSENTER_CS, MSR_SYSENTER_EIP, 1, 3, 11 },
+    { MSR_PAT, MSR_PAT, 1, 3, 16 },
+    { MSR_TSC_DEADLINE, MSR_TSC_DEADLINE, 1, 2, 24 },
+    { MSR_STAR, MSR_SFMASK, 0x80000001, 3, 11 },
+    { MSR_FS_BASE, MSR_KERNEL_GS_BASE, 0x80000001, 3, 29 },
+};
+
+void bt_msr_model_changed(struct bt_vcpu *c)
+{
+    c->sys.msr_absent = 0;
+    for (unsigned i = 0; i < ARRAY_SIZE(msr_needs) && c->n_cpuid > 0; i++) {
+        if (!bt_has_cpuid(c, msr_needs[i].leaf, 0, msr_needs[i].reg, msr_needs[i].bit))
+            c->sys.msr_absent |= BIT(i);
+    }
+}
+
+static bool msr_absent(const struct bt_vcpu *c, uint32_t index)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(msr_needs); i++) {
+        if ((c->sys.msr_absent >> i & 1) && index >= msr_needs[i].first && index <= msr_needs[i].last)
+            return true;
+    }
+    return false;
+}
+
 /* ---- access ---- */
 
 static bool msr_is_lapic(uint32_t index)
 {
     return index == 0x1b || index == 0x6e0 || (index >= 0x800 && index <= 0x8ff);
+}
+
+/* IBRS, STIBP, SSBD and BHI_DIS_S: kept, and without effect on a CPU that does not speculate as the guest. */
+#define MSR_SPEC_CTRL_KNOWN (BITS64(2, 0) | BIT64(10))
+
+static uint64_t msr_spec_ctrl_bits(const struct bt_vcpu *c)
+{
+    return bt_has_cpuid(c, 7, 2, 3, 4) ? MSR_SPEC_CTRL_KNOWN : BITS64(2, 0);
 }
 
 static bool msr_has_spec_ctrl(const struct bt_vcpu *c)
@@ -189,8 +236,11 @@ static bool msr_has_spec_ctrl(const struct bt_vcpu *c)
 bool bt_msr_read(struct bt_vcpu *c, uint32_t index, uint64_t *ret, bool host)
 {
     uint64_t mask;
-    const uint64_t *slot = msr_slot(c, msr_stores, ARRAY_SIZE(msr_stores), index, &mask);
+    const uint64_t *slot;
 
+    if (UNLIKELY(c->sys.msr_absent != 0) && !host && msr_absent(c, index))
+        return false;
+    slot = msr_slot(c, msr_stores, ARRAY_SIZE(msr_stores), index, &mask);
     if (!slot)
         slot = msr_slot(c, msr_addresses, ARRAY_SIZE(msr_addresses), index, &mask);
     if (!slot)
@@ -289,9 +339,9 @@ static bool msr_write_special(struct bt_vcpu *c, uint32_t index, uint64_t v, boo
         c->pat = v;
         return true;
     case MSR_SPEC_CTRL:
-        if (!host && ((v & ~7ULL) || !msr_has_spec_ctrl(c)))
+        if (!host && ((v & ~msr_spec_ctrl_bits(c)) || !msr_has_spec_ctrl(c)))
             return false;
-        c->spec_ctrl = v & 7;
+        c->spec_ctrl = v & MSR_SPEC_CTRL_KNOWN;
         return true;
     case MSR_PRED_CMD: /* nothing to flush: no guest code trains a predictor directly */
         return !(v & ~0x81ULL) && (bt_has_cpuid(c, 7, 0, 3, 26) || bt_has_cpuid(c, 0x80000008, 0, 1, 12));
@@ -318,8 +368,11 @@ static bool msr_write_special(struct bt_vcpu *c, uint32_t index, uint64_t v, boo
 bool bt_msr_write(struct bt_vcpu *c, uint32_t index, uint64_t v, bool host)
 {
     uint64_t mask;
-    uint64_t *slot = msr_slot(c, msr_stores, ARRAY_SIZE(msr_stores), index, &mask);
+    uint64_t *slot;
 
+    if (UNLIKELY(c->sys.msr_absent != 0) && !host && msr_absent(c, index))
+        return false;
+    slot = msr_slot(c, msr_stores, ARRAY_SIZE(msr_stores), index, &mask);
     if (slot) {
         if (!host && (mask == 0 || (v & ~mask)))
             return false;

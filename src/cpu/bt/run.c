@@ -1,4 +1,4 @@
-/* The run loop of the interpreter: blocks of operations, and between them whatever happens at instruction boundaries
+/* The run loop: blocks of operations, and between them whatever happens at instruction boundaries
  * (exceptions, interrupts, INIT/SIPI, single steps, HLT, kicks).
  *
  * Control flow: bt_vcpu_loop calls run_guarded again and again; a handler that faults leaves it by bt_raise (a
@@ -8,7 +8,7 @@
 
 #include <sys/syscall.h>
 
-#include "cpu/bt/block.h"
+#include "cpu/bt/block_priv.h"
 #include "cpu/bt/fp.h"
 #include "cpu/bt/irqchip/irqchip.h"
 #include "cpu/bt/mmu.h"
@@ -25,15 +25,6 @@ void bt_vcpu_signal(struct bt_vcpu *c, uint32_t events)
     atomic_fetch_add(&c->wake, 1);
     if (atomic_load(&c->sleeping))
         bt_raw_futex_wake(&c->wake);
-}
-
-/* Events that matter now: an interrupt only while IF is set. BT_EV_IRQ is bit 1, IF bit 9. */
-static ALWAYS_INLINE uint32_t run_events(const struct bt_vcpu *c)
-{
-    _Static_assert(BT_EV_IRQ == 1 << 1 && BT_IF == 1 << 9, "the shift below");
-    uint32_t mask = ~(uint32_t)BT_EV_IRQ | ((uint32_t)c->rflags >> 8 & BT_EV_IRQ);
-
-    return atomic_load_explicit(&c->events, memory_order_relaxed) & mask;
 }
 
 static void run_clear(struct bt_vcpu *c, uint32_t events)
@@ -81,7 +72,7 @@ static bool run_interrupt(struct bt_vcpu *c)
 /* Everything that events can ask for between two instructions. */
 static enum run_result run_boundary(struct bt_vcpu *c)
 {
-    uint32_t ev = run_events(c);
+    uint32_t ev = bt_run_events(c);
 
     if (ev & BT_EV_KICK) {
         run_clear(c, BT_EV_KICK);
@@ -104,6 +95,12 @@ static enum run_result run_boundary(struct bt_vcpu *c)
     }
     if (ev & BT_EV_SMI)
         run_clear(c, BT_EV_SMI); /* no SMM is offered */
+    if (ev & BT_EV_CODE)
+        run_clear(c, BT_EV_CODE);
+    if (ev & BT_EV_CACHE) {
+        run_clear(c, BT_EV_CACHE);
+        bt_cache_leave(c);
+    }
     if (c->mp_state != KVM_MP_STATE_RUNNABLE || c->shadow)
         return RUN_AGAIN;
     if (ev & BT_EV_NMI) {
@@ -116,18 +113,6 @@ static enum run_result run_boundary(struct bt_vcpu *c)
     return RUN_AGAIN;
 }
 
-/* Events that end a sleep. While an AP waits for SIPI only INIT, SIPI and kicks do; BT_EV_STEP never does. */
-static bool run_wakes(const struct bt_vcpu *c)
-{
-    uint32_t ev = run_events(c) & ~(uint32_t)BT_EV_STEP;
-
-    if (c->nmi_blocked)
-        ev &= ~(uint32_t)BT_EV_NMI;
-    if (c->mp_state != KVM_MP_STATE_RUNNABLE)
-        ev &= BT_EV_KICK | BT_EV_INIT | BT_EV_SIPI | BT_EV_TLB | BT_EV_TIMER;
-    return ev != 0;
-}
-
 /* Wait in HLT, or for SIPI, until there is something to do. */
 static void run_sleep(struct bt_vcpu *c)
 {
@@ -135,11 +120,13 @@ static void run_sleep(struct bt_vcpu *c)
     uint32_t seen;
 
     c->stat[BT_STAT_HLT]++;
+    c->pause_idle = 0;
+    bt_cache_leave(c);
     bt_pv_idle(c, true);
     atomic_store(&c->sleeping, 1);
     seen = atomic_load(&c->wake);
     until = bt_timer_next(c);
-    if (!run_wakes(c))
+    if (!bt_run_wakes(c))
         bt_raw_futex_wait(&c->wake, seen, until);
     atomic_store(&c->sleeping, 0);
     bt_pv_idle(c, false);
@@ -195,7 +182,7 @@ static ALWAYS_INLINE void run_block(struct bt_vcpu *c, const struct bt_block *b)
 static enum run_result run_blocks(struct bt_vcpu *c)
 {
     for (;;) {
-        if (UNLIKELY(run_events(c) | c->shadow | c->halted))
+        if (UNLIKELY(bt_run_events(c) | c->shadow | c->halted))
             return RUN_AGAIN;
         c->rflags &= ~(uint64_t)BT_RF; /* it protects from instruction breakpoints only, and none is armed here */
         run_block(c, bt_block_get(c));
@@ -205,24 +192,57 @@ static enum run_result run_blocks(struct bt_vcpu *c)
 #define RUN_NEVER UINT32_MAX /* in bt_block.runs: cannot be translated */
 #define RUN_TRANS_MAX 8U     /* translations of one block: addresses and contexts */
 
+/* The one that is there already; how many others. */
+static ALWAYS_INLINE const struct bt_trans *run_find_trans(const struct bt_vcpu *c, struct bt_block *b, unsigned *ret_n)
+{
+    const struct bt_trans *t = atomic_load_explicit(&b->trans, memory_order_acquire);
+
+    *ret_n = 0;
+    while (t && (t->rip != c->r[BT_RIP] || t->ctx != c->ctx)) {
+        t = t->next;
+        ++*ret_n;
+    }
+    return t;
+}
+
+/* NULL: cannot be done, or everything has to be evicted first. */
+static NOINLINE const struct bt_trans *run_translate(struct bt_vcpu *c, struct bt_block *b)
+{
+    const struct bt_trans *t;
+    unsigned n;
+
+    bt_lock(&c->cache->lock);
+    t = run_find_trans(c, b, &n); /* another vCPU may have been faster */
+    if (!t && bt_t1_full(c->t1)) {
+        bt_cache_evict_locked(c->vm);
+    } else if (!t && !atomic_load(&c->cache->evicting)) {
+        t = bt_t1_translate(c, b);
+        if (!t)
+            atomic_store_explicit(&b->runs, RUN_NEVER, memory_order_relaxed);
+    }
+    bt_unlock(&c->cache->lock);
+    return t;
+}
+
 /* The translation of b for the present address and context, made if the block is hot; NULL: interpret it. */
 static const struct bt_trans *run_trans(struct bt_vcpu *c, struct bt_block *b)
 {
     const struct bt_trans *t;
-    unsigned n = 0;
+    uint32_t runs;
+    unsigned n;
 
-    for (t = b->trans; t; t = t->next) {
-        if (t->rip == c->r[BT_RIP] && t->ctx == c->ctx)
-            return t;
-        n++;
-    }
-    if (b->runs == RUN_NEVER || b->runs++ < c->vm->hot || n >= RUN_TRANS_MAX)
+    t = run_find_trans(c, b, &n);
+    if (LIKELY(t))
+        return t;
+    runs = atomic_load_explicit(&b->runs, memory_order_relaxed);
+    if (runs == RUN_NEVER || n >= RUN_TRANS_MAX)
         return NULL;
+    if (runs < c->vm->hot) {
+        atomic_store_explicit(&b->runs, runs + 1, memory_order_relaxed);
+        return NULL;
+    }
     bt_fp_sync(c);
-    t = bt_t1_translate(c, b);
-    if (!t)
-        b->runs = RUN_NEVER;
-    return t;
+    return run_translate(c, b);
 }
 
 /* The same with translations of the blocks that run often. They chain among themselves and come back here for events,
@@ -235,14 +255,9 @@ static enum run_result run_translated(struct bt_vcpu *c)
         const struct bt_trans *t;
         struct bt_block *b;
 
-        if (UNLIKELY(run_events(c) | c->shadow | c->halted))
+        if (UNLIKELY(bt_run_events(c) | c->shadow | c->halted))
             return RUN_AGAIN;
         c->rflags &= ~(uint64_t)BT_RF;
-        if (UNLIKELY(bt_t1_full(c))) {
-            bt_fp_sync(c);
-            bt_cache_flush(c);
-            bt_stubs_reset(c);
-        }
         b = bt_block_get(c);
         t = run_trans(c, b);
         if (!t) {
@@ -282,7 +297,9 @@ static NOINLINE enum run_result run_guarded(struct bt_vcpu *c)
             return c->shutdown ? RUN_SHUTDOWN : r;
         if (c->mp_state != KVM_MP_STATE_RUNNABLE || (c->halted && !c->shadow))
             run_sleep(c);
-        else if (c->shadow || run_events(c) & BT_EV_STEP)
+        else if (UNLIKELY(!bt_cache_enter(c)))
+            continue; /* kicked */
+        else if (c->shadow || bt_run_events(c) & BT_EV_STEP)
             run_step(c);
         else if (c->t1)
             run_translated(c);
@@ -300,6 +317,7 @@ void bt_vcpu_loop(struct bt_vcpu *c, struct cpu_exit *ret_exit)
     bt_pv_enter(c);
     while (r == RUN_AGAIN)
         r = run_guarded(c);
+    bt_cache_leave(c);
     bt_fp_sync(c);
     ret_exit->reason = r == RUN_KICKED ? CPU_EXIT_KICK : CPU_EXIT_SHUTDOWN;
 }

@@ -30,9 +30,10 @@ struct bt_op;
 struct bt_block;
 struct bt_irqchip; /* irqchip/ */
 struct bt_lapic;
-struct bt_cache; /* block.c: decoded blocks of one vCPU */
-struct bt_t1;    /* t1_mem.c: translations of one vCPU */
-struct bt_stubs; /* fp_stub.c: executable stubs of one vCPU */
+struct bt_cache; /* block.c: decoded blocks of the VM */
+struct bt_front; /* block.c: a vCPU's short way to them */
+struct bt_t1;    /* t1_mem.c: translations of the VM's blocks */
+struct bt_stubs; /* fp_stub.c: executable stubs of the VM */
 
 /* Indices into r[]; 0..15 are RAX RCX RDX RBX RSP RBP RSI RDI R8..R15, the order of the encoding. */
 /* clang-format off */
@@ -111,9 +112,10 @@ struct bt_op {
     uint8_t msize;                   /* bytes of the memory operand */
     uint8_t asize;                   /* 2, 4, 8 */
     uint16_t flags;
-    uint8_t x[4]; /* handler's own */
-    uint8_t bits; /* 16, 32 or 64: code size it was decoded for */
-    uint8_t pad[7];
+    uint8_t x[4];   /* handler's own */
+    uint8_t bits;   /* 16, 32 or 64: code size it was decoded for */
+    uint8_t stores; /* may write to memory */
+    uint8_t pad[6];
 };
 _Static_assert(sizeof(struct bt_op) == 64, "one cache line");
 
@@ -143,7 +145,7 @@ struct bt_tlbe {
     struct mem_region *region;
     _Atomic uint64_t *mask; /* the page's word in region->code_mask; NULL without a region */
     uint64_t info; /* linear page address | BT_TLB_GLOBAL | log2 of the guest's page size; 0: entry never filled */
-    uint64_t unused;
+    uint64_t add;  /* host - linear page address */
 };
 _Static_assert(sizeof(struct bt_tlbe) == 64, "one cache line");
 #define BT_TLB_SHIFT 0xffU   /* part of info: log2 of the page size */
@@ -162,7 +164,9 @@ enum {
     BT_EV_TIMER = 1 << 5, /* the LAPIC timer (or PIT) may have expired */
     BT_EV_TLB = 1 << 6,   /* flush the TLB (paravirtual or internal request) */
     BT_EV_SMI = 1 << 7,
-    BT_EV_STEP = 1 << 8, /* TF or armed breakpoints: go instruction by instruction */
+    BT_EV_STEP = 1 << 8,  /* TF or armed breakpoints: go instruction by instruction */
+    BT_EV_CODE = 1 << 10, /* another vCPU wrote to code: leave translated code, whose heads will notice */
+    BT_EV_CACHE = 1 << 9, /* leave the code cache, which is going to be evicted (block.h) */
 };
 
 /* Interrupt shadows: no interrupt after the next instruction boundary. */
@@ -179,6 +183,7 @@ struct bt_sys {
     uint8_t amd;                     /* vendor of the CPUID model: AMD or Hygon */
     uint8_t gbpages;                 /* CPUID: 1 GiB pages */
     uint64_t cr4_valid, efer_valid;  /* bits that the CPU model has */
+    uint32_t msr_absent;             /* groups of MSRs that it does not have (msr.c); bit n = row n */
     /* Linear ranges in which large pages were entered into the TLB, lower and upper half; lo > hi: none. */
     uint64_t large_lo[2], large_hi[2];
     uint16_t log[BT_TLB_LOG]; /* slots filled with non-global entries since the last flush */
@@ -207,6 +212,13 @@ static inline uint64_t bt_jc_none(unsigned slot)
 #define BT_PHYS_BITS 46 /* guest-physical address bits, reported by CPUID 0x80000008 */
 #define BT_XSAVE_SIZE 4096
 
+/* What translated code knows of a page that several of its accesses go to (t1_group.c). */
+struct bt_t1_group {
+    uint64_t delta; /* host - linear address */
+    _Atomic uint64_t *mask;
+};
+#define BT_T1_GROUPS 4
+
 struct bt_vcpu {
     /* hot */
     uint64_t r[BT_NREGS];
@@ -230,8 +242,9 @@ struct bt_vcpu {
     uint16_t t1_flags;               /* arithmetic flags as LAHF and SETO give them, see bt_fl_pack */
     uint32_t t1_link;                /* exit: place of the jump that may be chained | T1_LINK_NEAR, 0: none */
     const struct bt_trans *t1_stale; /* exit: the translation whose code has changed */
-    uint64_t t1_target[2];           /* address and code of a call's target while it pushes */
-    const _Atomic bool *log_dirty;   /* of the VM's memory */
+    struct bt_t1_group t1_group[BT_T1_GROUPS];
+    uint64_t t1_target[2];  /* address and code of a call's target while it pushes */
+    _Atomic uint8_t t1_log; /* stores are logged: a copy of the memory's log_dirty */
 
     /* control state */
     struct bt_seg seg[6];
@@ -284,10 +297,16 @@ struct bt_vcpu {
     struct bt_vm *vm;
     unsigned id;
     struct bt_lapic *lapic;
+    /* These three are the VM's. */
     struct bt_cache *cache;
-    struct bt_t1 *t1; /* NULL: this vCPU interprets only */
+    struct bt_t1 *t1; /* NULL: interprets only */
     struct bt_stubs *stubs;
-    struct bt_pv *pv; /* pv.c */
+    struct bt_front *front;
+    _Atomic uint32_t cache_in;    /* may hold pointers into the three (block_evict.c) */
+    _Atomic uint32_t cache_waits; /* sleeps until an eviction is over */
+    uint64_t pause_tsc;           /* run_pause.c: when the present run of PAUSEs was last looked at, */
+    uint32_t pause_n, pause_idle; /* ... PAUSEs since then, times that the CPU was given away in a row */
+    struct bt_pv *pv;             /* pv.c */
     struct bt_sys sys;
     _Atomic int tid;           /* host thread inside vcpu_run, or 0 */
     _Atomic uint32_t wake;     /* futex word: counts wake-ups of a halted vCPU */
@@ -307,12 +326,14 @@ enum bt_stat {
     BT_STAT_HLT,
     BT_STAT_SMC,
     BT_STAT_FP_SWITCH,
-    BT_STAT_CACHE_FLUSH,
     BT_STAT_T1_TRANS,
     BT_STAT_T1_ENTER,
     BT_STAT_T1_LINK,
     BT_STAT_T1_SLOW,
     BT_STAT_T1_STALE,
+    BT_STAT_BLOCKS_DECODED,
+    BT_STAT_CHECKED,
+    BT_STAT_PAUSE,
     BT_STAT_N
 };
 
@@ -323,12 +344,15 @@ struct bt_vm {
     unsigned max_vcpus;
     _Atomic unsigned n_vcpus;
     struct bt_vcpu *vcpus[CPU_VCPUS_MAX]; /* index = id; entries appear before vCPUs run */
+    struct bt_cache *cache;
+    struct bt_t1 *t1; /* NULL: vCPUs interpret only */
+    struct bt_stubs *stubs;
+    uint64_t stat_evictions; /* of all that; under the cache's lock */
     struct bt_irqchip *irqchip;
     struct bt_bells *bells; /* doorbell.c */
     _Atomic int split_lock; /* serialises LOCKed accesses that cross a page or go to MMIO */
     uint64_t tsc_khz;
-    bool translate; /* vCPUs get a translator... */
-    uint32_t hot;   /* ... that takes blocks which have run this often */
+    uint32_t hot; /* blocks that have run this often are translated */
     struct bt_pv_vm *pv;
 };
 

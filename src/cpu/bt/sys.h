@@ -33,9 +33,15 @@ void bt_set_cr4(struct bt_vcpu *c, uint64_t v);
 bool bt_msr_read(struct bt_vcpu *c, uint32_t index, uint64_t *ret, bool host);
 bool bt_msr_write(struct bt_vcpu *c, uint32_t index, uint64_t value, bool host);
 
+/* The CPU model was changed: which MSRs it has. */
+void bt_msr_model_changed(struct bt_vcpu *c);
+
 /* CPUID: fills eax..edx from the table set by vcpu_set_cpuid, with the dynamic bits (OSXSAVE, APIC id, XSAVE size). */
 void bt_cpuid(struct bt_vcpu *c, uint32_t leaf, uint32_t subleaf, uint32_t regs[4]);
 int bt_supported_cpuid(struct kvm_cpuid_entry2 *entries, unsigned *n_entries);
+/* The same for a host whose CPUID is that of a function (for tests: the real one's is the instruction). */
+typedef void bt_cpuid_fn(uint32_t leaf, uint32_t subleaf, uint32_t regs[4]);
+int bt_offer_cpuid(bt_cpuid_fn *host, struct kvm_cpuid_entry2 *entries, unsigned *n_entries);
 /* Whether the CPU model has a feature: leaf/subleaf/register (0 = eax..3 = edx)/bit. */
 bool bt_has_cpuid(const struct bt_vcpu *c, uint32_t leaf, uint32_t subleaf, unsigned reg, unsigned bit);
 

@@ -1,7 +1,9 @@
 /* Tier T1: translations of blocks that run often (docs/engine.md). A translation belongs to one block, one linear
- * address and one data context (privilege and AC); 64-bit mode only. One set of them per vCPU, used by its thread only.
+ * address and one data context (privilege and AC); 64-bit mode only. One set of them per VM: translated code finds all
+ * that is a vCPU's own through a register.
  *
- * The code memory is filled from one end and dropped whole, together with the blocks that it was made from. */
+ * The code memory is filled from one end, under the cache's lock, and dropped whole, together with the blocks that it
+ * was made from. What other vCPUs may be executing is changed only in displacements of jumps, each in one store. */
 #ifndef CPU_BT_T1_H
 #define CPU_BT_T1_H
 
@@ -15,18 +17,22 @@ struct bt_trans {
     uint64_t rip, gpa;
     uint32_t entry; /* offset of the entrance that checks the mapping of the page */
     uint32_t near;  /* offset of the one behind that check, for jumps within the page */
+    uint32_t stale; /* offset of the displacement of the jump that is taken when the code has changed; 0: none */
     uint8_t ctx;
     struct bt_trans *next; /* other translations of the block */
 };
 
-int bt_t1_new(struct bt_vcpu *c, struct bt_t1 **ret) MUST_USE;
+/* code_bytes: as much may be used, at most T1_ARENA, at least 2 * T1_RESERVE. */
+int bt_t1_new(uint32_t code_bytes, struct bt_t1 **ret) MUST_USE;
 void bt_t1_free(struct bt_t1 *t);
-/* Forget all translations. Goes with dropping all blocks. */
-void bt_t1_reset(struct bt_vcpu *c);
-/* Whether there may be too little room for one more translation; then all blocks and translations must be dropped. */
-bool bt_t1_full(const struct bt_vcpu *c);
-/* Translate b for the present rip and context; bt_t1_full was false. NULL: cannot be translated. Between blocks only;
- * ordinary code: guest FP state has been saved. */
+/* Forget all translations; part of an eviction. Cache's lock held, no vCPU inside. */
+void bt_t1_reset(struct bt_t1 *t);
+/* Forget what this vCPU knows of translations. */
+void bt_t1_forget(struct bt_vcpu *c);
+/* Whether there may be too little room for one more translation. Cache's lock held. */
+bool bt_t1_full(const struct bt_t1 *t);
+/* Translate b for the present rip and context; bt_t1_full was false. NULL: cannot be translated. Cache's lock held;
+ * between blocks only; ordinary code: guest FP state has been saved. */
 const struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b);
 
 /* Put t into the branch cache of its context. */

@@ -53,6 +53,7 @@ static void bmi_vex(struct t1 *s, const struct t1_desc *d, struct bt_x x)
         other = t1_dst(op->x[0], T1_I);
         bt_emit_vex(&s->e, d->size, map, pp, opcode, dst, other, x);
         t1_dst_done(s, op->x[0], other);
+        s->r10_group = -1;
     } else {
         other = t1_src(s, op->x[0], T1_T);
         bt_emit_vex(&s->e, d->size, map, pp, opcode, dst, other, x);

@@ -19,6 +19,7 @@ static struct bt_x t1_lookup(struct t1 *s)
 
     _Static_assert(sizeof(struct bt_jce) == 16, "the shift below");
     t1_fl_clobber(s);
+    s->r10_group = -1;
     bt_emit_ins(e, 4, 0x89, T1_T, bt_x_reg(T1_I));
     bt_emit_ins(e, 4, 0x81, 4, bt_x_reg(T1_I));
     bt_emit_u32(e, BT_JC_SIZE - 1);
@@ -162,8 +163,9 @@ bool t1_op_pop(struct t1 *s, const struct t1_desc *d)
     int reg = t1_dst(s->op->dst, T1_T);
 
     t1_stack(s, t1_host[BT_RSP], 0, false);
-    t1_rsp_add(s, 8); /* POP RSP: the value wins */
     bt_emit_ins(&s->e, 8, 0x8b, reg, s->x);
+    if (s->op->dst != BT_RSP * 8) /* POP RSP: the value wins */
+        t1_rsp_add(s, 8);
     t1_dst_done(s, s->op->dst, reg);
     return true;
 }

@@ -165,20 +165,16 @@ static void fixed_event(struct bt_t1 *t, struct bt_emit *e)
     bt_emit_jump_to(e, BT_JMP, t->leave);
 }
 
-/* Called with r10 = offset of the TLB entry in the vCPU, r11 = host pointer, r15 = size after a store to a page with
- * code or a dirty log. */
+/* Called with r11 = host pointer, r10 = size after a store to a page with code or while there is a dirty log. */
 static void fixed_note(struct bt_t1 *t, struct bt_emit *e)
 {
     t->note = e->pos;
     fixed_image(e, true);
     fixed_regs(e, true);
     bt_emit_ins(e, 8, 0x8b, 7, t1_state(T1_OFF(self)));
-    bt_emit_ins(e, 8, 0x8d, 6, bt_x_sib(7, T1_I, 0, 0));
-    bt_emit_ins(e, 8, 0x89, T1_P, bt_x_reg(2));
-    bt_emit_ins(e, 8, 0x2b, 2, bt_x_mem(6, (int32_t)offsetof(struct bt_tlbe, host)));
-    bt_emit_ins(e, 8, 0x03, 2, bt_x_mem(6, (int32_t)offsetof(struct bt_tlbe, tag_w)));
-    bt_emit_ins(e, 4, 0x89, T1_T, bt_x_reg(1));
-    fixed_call(e, (const void *)(uintptr_t)bt_note_write_slow);
+    bt_emit_ins(e, 8, 0x89, T1_P, bt_x_reg(6));
+    bt_emit_ins(e, 4, 0x89, T1_I, bt_x_reg(2));
+    fixed_call(e, (const void *)(uintptr_t)bt_note_write_host);
     fixed_regs(e, false);
     fixed_image(e, false);
     bt_emit_u8(e, 0xc3);

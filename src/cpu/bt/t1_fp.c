@@ -153,6 +153,7 @@ static void fp_check(struct t1 *s, uint8_t want)
     x->slow = t1_slow_get(s);
     x->want = want;
     s->fp_ok |= want;
+    s->r10_group = -1;
 }
 
 void t1_out_fp(struct t1 *s, const struct t1_fp_exit *x)

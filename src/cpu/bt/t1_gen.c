@@ -23,6 +23,18 @@ struct bt_x t1_guest(unsigned off)
     return host >= 0 ? bt_x_reg(host) : t1_state(T1_OFF(r) + (int32_t)(off & ~7U));
 }
 
+/* AH, CH, DH and BH, which no instruction with REX can name: rotated into a low byte, flags untouched. */
+static void high_rotate(struct t1 *s, int to, int from, uint8_t by)
+{
+    bt_emit_vex(&s->e, 8, 3, 3, 0xf0, to, 0, bt_x_reg(from)); /* RORX */
+    bt_emit_u8(&s->e, by);
+}
+
+struct bt_x t1_rm(struct t1 *s, unsigned off, int tmp)
+{
+    return off & 7 ? bt_x_reg(t1_src(s, off, tmp)) : t1_guest(off);
+}
+
 int t1_dst(unsigned off, int tmp)
 {
     int host = t1_host[off / 8];
@@ -34,6 +46,10 @@ int t1_src(struct t1 *s, unsigned off, int tmp)
 {
     int host = t1_host[off / 8];
 
+    if (off & 7) {
+        high_rotate(s, tmp, host, 8);
+        return tmp;
+    }
     if (host >= 0)
         return host;
     bt_emit_ins(&s->e, 8, 0x8b, tmp, t1_guest(off));
@@ -47,7 +63,9 @@ int t1_dst_load(struct t1 *s, unsigned off, int tmp)
 
 void t1_dst_done(struct t1 *s, unsigned off, int reg)
 {
-    if (t1_host[off / 8] < 0)
+    if (off & 7)
+        high_rotate(s, t1_host[off / 8], reg, 56);
+    else if (t1_host[off / 8] < 0)
         bt_emit_ins(&s->e, 8, 0x89, reg, t1_guest(off));
 }
 
@@ -100,7 +118,8 @@ struct t1_slow *t1_slow_get(struct t1 *s)
         s->n_slow--;
     }
     s->slow = &s->slows[s->n_slow++];
-    *s->slow = (struct t1_slow){ .op = s->op, .rip = s->rip, .from_host = !(s->fl & T1_FL_IMG) };
+    *s->slow = (struct t1_slow){ .op = s->op, .rip = s->rip, .from_host = !(s->fl & T1_FL_IMG), .back_slot = -1 };
+    t1_pending_save(s, &s->slow->pending);
     return s->slow;
 }
 
@@ -128,7 +147,7 @@ static void exit_add(struct t1 *s, int cc, uint64_t target, bool near)
     struct t1_exit *x = &s->exits[s->n_exits++];
 
     *x = (struct t1_exit){ .target = target, .near = near, .from_host = !(s->fl & T1_FL_IMG) };
-    x->jump = bt_emit_jump(&s->e, cc);
+    x->jump = bt_emit_jump_aligned(&s->e, cc);
     if (s->n_exits == ARRAY_SIZE(s->exits)) {
         s->n_exits--;
         s->e.full = true;
@@ -148,13 +167,15 @@ static bool node_fl_ok(const struct t1 *s, const struct t1_node *n)
 
 void t1_goto(struct t1 *s, int cc, uint64_t target)
 {
-    struct t1_node *n = bt_t1_node_at(s, target);
+    struct t1_node *n = s->sealed ? NULL : bt_t1_node_at(s, target);
 
     if (!n) {
         exit_add(s, cc, target, ((target ^ s->page) & ~(MEM_PAGE_SIZE - 1)) == 0);
         return;
     }
-    if (n->pos != 0) { /* backwards: the loop pays for the image in line */
+    if (n->pos != 0) { /* backwards, or from a plain version: what the label wants is made in line */
+        if (n->fl & T1_FL_HOST)
+            t1_fl_host(s);
         if (!node_fl_ok(s, n))
             t1_fl_img(s);
         bt_emit_jump_to(&s->e, cc, n->pos);
@@ -179,8 +200,24 @@ void t1_leave_at(struct t1 *s, uint64_t rip)
     bt_emit_jump_to(&s->e, BT_JMP, s->t->leave);
 }
 
+void t1_alt_jump(struct t1 *s, int cc)
+{
+    struct t1_alt *a = &s->alts[s->n_alts];
+
+    if (s->n_alts == T1_ALTS_MAX) {
+        s->e.full = true;
+        return;
+    }
+    s->n_alts++;
+    a->i_node = s->i_node;
+    a->i_op = s->i_op;
+    t1_pending_save(s, &a->pending);
+    a->jump = bt_emit_jump(&s->e, cc);
+}
+
 void t1_callout(struct t1 *s, const struct bt_op *op, uint64_t rip)
 {
+    s->r10_group = -1;
     bt_emit_const(&s->e, T1_I, rip);
     bt_emit_const(&s->e, T1_P, (uint64_t)(uintptr_t)op);
     bt_emit_jump_to(&s->e, BT_CALL, s->t->callout[s->ctx]);
@@ -211,6 +248,7 @@ static void out_slow(struct t1 *s, struct t1_slow *w)
         bt_emit_ins(&s->e, 4, 0x0fb7, T1_A, t1_state(T1_OFF(t1_flags)));
     else if (w->from_host)
         fl_save(s);
+    t1_out_pending(s, &w->pending);
     t1_callout(s, w->op, w->rip);
     if (w->back == 0) {
         /* A handler that ends the block never comes back; if one should, the state is complete at the next one. */
@@ -221,6 +259,7 @@ static void out_slow(struct t1 *s, struct t1_slow *w)
         out_fp_again(s, w->back_fp_ok);
     if (w->host_flags)
         fl_load(s);
+    t1_group_reload(s, w->back_slot);
     bt_emit_jump_to(&s->e, BT_JMP, w->back);
 }
 
@@ -231,7 +270,7 @@ static void out_exit(struct t1 *s, const struct t1_exit *x)
     bt_emit_target(&s->e, x->jump, s->e.pos);
     if (x->from_host) { /* the jump that gets chained is the one behind */
         fl_save(s);
-        jump = bt_emit_jump(&s->e, BT_JMP);
+        jump = bt_emit_jump_aligned(&s->e, BT_JMP);
         bt_emit_target(&s->e, jump, s->e.pos);
     }
     bt_emit_ins(&s->e, 4, 0xc7, 0, t1_state(T1_OFF(t1_link)));
@@ -268,10 +307,7 @@ static void head(struct t1 *s, struct t1_node *n)
     bt_emit_ins(e, 8, 0x3b, T1_P, t1_state(at + (int32_t)offsetof(struct bt_tlbe, gpa)));
     n->map_jumps[1] = bt_emit_jump(e, 5);
     n->t->near = e->pos;
-    bt_emit_const(e, T1_P, (uint64_t)(uintptr_t)b->gen_ptr[0]); /* 5 bytes or more: bt_t1_connect writes over it */
-    bt_emit_ins(e, 4, 0x81, 7, bt_x_mem(T1_P, 0));
-    bt_emit_u32(e, b->gen[0]);
-    n->stale_jump = bt_emit_jump(e, 5);
+    bt_t1_check(s, b, n->t);
     if (!n->loop) {
         bt_emit_ins(e, 4, 0x83, 7, t1_state(T1_OFF(events)));
         bt_emit_u8(e, 0);
@@ -298,10 +334,7 @@ static void out_head(struct t1 *s, const struct t1_node *n)
     bt_emit_target(&s->e, n->map_jumps[0], s->e.pos);
     bt_emit_target(&s->e, n->map_jumps[1], s->e.pos);
     t1_leave_at(s, n->rip);
-    bt_emit_target(&s->e, n->stale_jump, s->e.pos);
-    bt_emit_const(&s->e, T1_P, (uint64_t)(uintptr_t)n->t);
-    bt_emit_ins(&s->e, 8, 0x89, T1_P, t1_state(T1_OFF(t1_stale)));
-    t1_leave_at(s, n->rip);
+    bt_t1_out_check(s, n->b, n->t);
     out_event(s, n, n->event_jump, n->event_back);
 }
 
@@ -317,10 +350,17 @@ static void one(struct t1 *s)
             s->slows[i].back = s->e.pos;
             s->slows[i].host_flags = (s->fl & T1_FL_HOST) != 0;
             s->slows[i].back_fp_ok = s->fp_ok;
+            s->slows[i].back_slot = t1_group_slot(s);
         }
         return;
     }
     t1_fl_clobber(s);
+    if (s->pending) {
+        struct t1_pending pending;
+
+        t1_pending_save(s, &pending);
+        t1_out_pending(s, &pending);
+    }
     t1_callout(s, s->op, s->rip);
     s->fp_ok = 0;
     if (d->class == T1_NONE || s->op->flags & BT_OPF_END) { /* it may have changed anything: let the run loop look */
@@ -347,6 +387,7 @@ static void label(struct t1 *s, struct t1_node *n, bool fall)
     s->fl = n->fl;
     if (!inherit)
         s->fp_ok = 0;
+    n->in_fp = s->fp_ok;
     n->headless = s->fp_ok != 0;
 }
 
@@ -357,7 +398,9 @@ static void body(struct t1 *s, unsigned i_node)
     s->i_node = i_node;
     s->rip = n->rip;
     s->done = false;
+    bt_t1_groups(s, n);
     for (unsigned i = 0; i < n->n_ops && !s->done; i++) {
+        s->i_op = i;
         s->op = &n->b->ops[i];
         one(s);
         s->rip += s->op->len;
@@ -393,8 +436,86 @@ static void emit_region(struct t1 *s)
     }
 }
 
+/* From a plain version into the node behind: it may rely on what the other version has checked. */
+static void plain_fall(struct t1 *s, const struct t1_node *n)
+{
+    struct t1_node *next = bt_t1_node_at(s, s->rip);
+
+    if (next && next == n + 1 && next->in_fp)
+        out_fp_again(s, next->in_fp);
+    t1_goto(s, BT_JMP, s->rip);
+}
+
+/* The way into a plain version, which has come to the operation: pending stores, and the flags as they are there. */
+static void plain_entry(struct t1 *s, const struct t1_alt *a)
+{
+    bt_emit_target(&s->e, a->jump, s->e.pos);
+    t1_out_pending(s, &a->pending);
+    if (s->fl & T1_FL_HOST)
+        fl_load(s);
+}
+
+static void plain_entries(struct t1 *s, unsigned first)
+{
+    uint32_t over = 0;
+
+    for (unsigned k = first; k < s->n_alts; k++) {
+        const struct t1_alt *a = &s->alts[k];
+        uint32_t jump = 0;
+
+        if (a->i_node != s->i_node || a->i_op != s->i_op)
+            continue;
+        if (over == 0 && k != first) /* control comes from the operation before */
+            over = bt_emit_jump(&s->e, BT_JMP);
+        plain_entry(s, a);
+        if (k + 1 < s->n_alts && s->alts[k + 1].i_node == a->i_node && s->alts[k + 1].i_op == a->i_op)
+            jump = bt_emit_jump(&s->e, BT_JMP);
+        if (jump) {
+            plain_entry(s, &s->alts[k + 1]);
+            bt_emit_target(&s->e, jump, s->e.pos);
+            k++;
+        }
+    }
+    if (over)
+        bt_emit_target(&s->e, over, s->e.pos);
+}
+
+/* The version without groups of a node that has some, from the first operation on that may lead there. */
+static void plain_body(struct t1 *s, unsigned first)
+{
+    const struct t1_node *n = &s->nodes[s->alts[first].i_node];
+
+    s->i_node = s->alts[first].i_node;
+    s->rip = n->rip;
+    s->done = false;
+    s->fl = T1_FL_IMG;
+    s->fp_ok = 0;
+    bt_t1_groups(s, n);
+    for (unsigned i = 0; i < n->n_ops && !s->done; i++) {
+        s->i_op = i;
+        s->op = &n->b->ops[i];
+        if (i >= s->alts[first].i_op) {
+            plain_entries(s, first);
+            one(s);
+        }
+        s->rip += s->op->len;
+    }
+    if (!s->done)
+        plain_fall(s, n);
+}
+
+static void emit_plain(struct t1 *s)
+{
+    s->plain = true;
+    for (unsigned i = 0; i < s->n_alts; i++) {
+        if (i == 0 || s->alts[i].i_node != s->alts[i - 1].i_node)
+            plain_body(s, i);
+    }
+}
+
 static void emit_out_of_line(struct t1 *s)
 {
+    emit_plain(s);
     for (unsigned i = 0; i < s->n_fixes; i++)
         out_fix(s, &s->fixes[i]);
     for (unsigned i = 0; i < s->n_exits; i++)
@@ -409,136 +530,9 @@ static void emit_out_of_line(struct t1 *s)
         out_head(s, &s->nodes[i]);
 }
 
-static void add_traps(struct t1 *s)
+bool bt_t1_generate(struct t1 *s)
 {
-    struct bt_t1 *m = s->t;
-    uint32_t n = atomic_load_explicit(&m->n_traps, memory_order_relaxed);
-
-    for (unsigned i = 0; i < s->n_traps; i++)
-        m->traps[n++] = (struct t1_trap){ .at = s->traps[i].at, .to = s->traps[i].slow->at };
-    atomic_store_explicit(&m->n_traps, n, memory_order_release);
-}
-
-/* What was written through one mapping is going to be executed through another: the SDM wants a serialising instruction
- * between, and IRET is the one that a hypervisor does not trap. */
-static void t1_serialise(void)
-{
-    unsigned long tmp, sp;
-
-    __asm__ volatile("movq %%rsp, %[sp]\n\t"
-                     "leaq -128(%%rsp), %%rsp\n\t"
-                     "pushq $0x202\n\t" /* with NT set, which a test may have left so, IRET would fault */
-                     "popfq\n\t"
-                     "movl %%ss, %k[tmp]\n\t"
-                     "pushq %[tmp]\n\t"
-                     "pushq %[sp]\n\t"
-                     "pushq $0x202\n\t"
-                     "movl %%cs, %k[tmp]\n\t"
-                     "pushq %[tmp]\n\t"
-                     "leaq 1f(%%rip), %[tmp]\n\t"
-                     "pushq %[tmp]\n\t"
-                     "iretq\n"
-                     "1:"
-                     : [tmp] "=&r"(tmp), [sp] "=&r"(sp)
-                     :
-                     : "memory", "cc");
-}
-
-/* A translation for each node that can be entered, from the free ones. */
-static void trans_take(struct t1 *s)
-{
-    struct bt_t1 *m = s->t;
-
-    for (unsigned i = 0; i < s->n_nodes; i++) {
-        struct t1_node *n = &s->nodes[i];
-
-        n->t = &m->trans[m->n_trans + i];
-        *n->t = (struct bt_trans){ .rip = n->rip, .gpa = n->b->gpa, .ctx = s->ctx };
-    }
-}
-
-static const struct bt_trans *trans_publish(struct t1 *s, uint64_t rip)
-{
-    const struct bt_trans *ret = NULL;
-    struct bt_t1 *m = s->t;
-
-    for (unsigned i = 0; i < s->n_nodes; i++) {
-        struct t1_node *n = &s->nodes[i];
-
-        if (n->headless)
-            continue;
-        n->t->next = n->b->trans;
-        n->b->trans = n->t;
-        if (n->rip == rip)
-            ret = n->t;
-    }
-    m->n_trans += s->n_nodes;
-    m->used = (s->e.pos + 15) & ~15U;
-    return ret;
-}
-
-const struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b)
-{
-    struct bt_t1 *m = c->t1;
-    struct t1 *s = m->work;
-
-    if (c->mode != BT_MODE_64 || c->ctx >= BT_CTX_FETCH || b == &c->cache->single || b->crossing)
-        return NULL;
-    memset(s, 0, offsetof(struct t1, nodes));
-    s->c = c;
-    s->t = m;
-    s->ctx = c->ctx;
-    s->rip = c->r[BT_RIP];
-    s->e = (struct bt_emit){ .buf = m->rw, .pos = m->used, .end = m->used + T1_RESERVE };
-    bt_t1_region(s, b);
-    trans_take(s);
     emit_region(s);
     emit_out_of_line(s);
-    if (s->e.full)
-        return NULL;
-    add_traps(s);
-    c->stat[BT_STAT_T1_TRANS]++;
-    t1_serialise();
-    return trans_publish(s, c->r[BT_RIP]);
-}
-
-bool bt_t1_full(const struct bt_vcpu *c)
-{
-    const struct bt_t1 *m = c->t1;
-
-    return m->used > T1_ARENA - 2 * T1_RESERVE || m->n_trans + T1_NODES_MAX > T1_TRANS_MAX ||
-           m->n_traps + T1_SLOW_MAX > T1_TRAPS_MAX || m->log != c->vm->mem->log_dirty;
-}
-
-void bt_t1_reset(struct bt_vcpu *c)
-{
-    c->t1->used = c->t1->first;
-    c->t1->n_trans = 0;
-    c->t1->n_traps = 0;
-    c->t1->log = c->vm->mem->log_dirty;
-    c->t1_link = 0;
-    c->t1_stale = NULL;
-    for (unsigned i = 0; i < BT_CTX_FETCH * BT_JC_SIZE; i++)
-        c->jc[i / BT_JC_SIZE][i % BT_JC_SIZE] = (struct bt_jce){ .rip = bt_jc_none(i % BT_JC_SIZE) };
-}
-
-void bt_t1_connect(struct bt_vcpu *c, const struct bt_trans *t)
-{
-    struct bt_emit e = { .buf = c->t1->rw, .end = T1_ARENA };
-    const struct bt_trans *old = c->t1_stale;
-    uint32_t link = c->t1_link;
-
-    c->t1_stale = NULL;
-    c->t1_link = 0;
-    if (old && old != t && old->rip == t->rip && old->gpa == t->gpa && old->ctx == t->ctx) {
-        e.pos = old->near;
-        bt_emit_jump_to(&e, BT_JMP, t->near);
-        c->stat[BT_STAT_T1_STALE]++;
-    } else if (link) {
-        bt_emit_target(&e, link & ~T1_LINK_NEAR, link & T1_LINK_NEAR ? t->near : t->entry);
-        c->stat[BT_STAT_T1_LINK]++;
-    } else {
-        return;
-    }
-    t1_serialise();
+    return !s->e.full;
 }

@@ -46,7 +46,7 @@ static int t1_map(struct bt_t1 *t)
     return t->work ? 0 : -ENOMEM;
 }
 
-int bt_t1_new(struct bt_vcpu *c, struct bt_t1 **ret)
+int bt_t1_new(uint32_t code_bytes, struct bt_t1 **ret)
 {
     struct bt_t1 *t = calloc(1, sizeof(*t));
     int r;
@@ -60,12 +60,10 @@ int bt_t1_new(struct bt_vcpu *c, struct bt_t1 **ret)
         bt_t1_free(t);
         return r;
     }
+    t->end = code_bytes;
     t->first = t->used = bt_t1_fixed(t);
     t->bmi2 = __builtin_cpu_supports("bmi2");
     bt_t1_classify(t);
-    c->t1 = t;
-    bt_t1_reset(c);
-    c->log_dirty = &c->vm->mem->log_dirty;
     *ret = t;
     return 0;
 }

@@ -20,6 +20,13 @@ static void t1_mov_ri(struct t1 *s, unsigned size)
     struct bt_x x = t1_guest(op->dst);
     int reg;
 
+    if (op->dst & 7) {
+        reg = t1_dst_load(s, op->dst, T1_T);
+        bt_emit_ins(&s->e, 1, 0xc6, 0, bt_x_reg(reg));
+        bt_emit_u8(&s->e, (uint8_t)op->imm);
+        t1_dst_done(s, op->dst, reg);
+        return;
+    }
     if (size <= 2) {
         bt_emit_ins(&s->e, size, t1_opcode(0xc6, size), 0, x);
         bt_emit_imm(&s->e, size, op->imm);
@@ -35,8 +42,14 @@ static void t1_mov_rr(struct t1 *s, unsigned size)
     const struct bt_op *op = s->op;
     int reg;
 
+    if (op->dst & 7) {
+        reg = t1_dst_load(s, op->dst, T1_T);
+        bt_emit_ins(&s->e, 1, 0x8a, reg, t1_rm(s, op->src, T1_P));
+        t1_dst_done(s, op->dst, reg);
+        return;
+    }
     if (t1_host[op->dst / 8] >= 0) {
-        bt_emit_ins(&s->e, size, t1_opcode(0x8a, size), t1_host[op->dst / 8], t1_guest(op->src));
+        bt_emit_ins(&s->e, size, t1_opcode(0x8a, size), t1_host[op->dst / 8], t1_rm(s, op->src, T1_P));
         return;
     }
     if (size == 4) { /* zero-extends */
@@ -57,9 +70,11 @@ static bool t1_mov_mem(struct t1 *s, const struct t1_desc *d)
     if (!t1_mem(s, size, d->kind != BT_K_RM))
         return false;
     if (d->kind == BT_K_RM) {
-        reg = t1_dst(op->dst, T1_T);
+        reg = op->dst & 7 ? t1_dst_load(s, op->dst, T1_T) : t1_dst(op->dst, T1_T);
         bt_emit_ins(&s->e, size, t1_opcode(0x8a, size), reg, s->x);
-        if (t1_host[op->dst / 8] < 0) /* partly, where the register is written partly */
+        if (op->dst & 7)
+            t1_dst_done(s, op->dst, reg);
+        else if (t1_host[op->dst / 8] < 0) /* partly, where the register is written partly */
             bt_emit_ins(&s->e, size == 4 ? 8 : size, t1_opcode(0x88, size), reg, t1_guest(op->dst));
         return true;
     }
@@ -95,13 +110,15 @@ bool t1_op_movx(struct t1 *s, const struct t1_desc *d)
 {
     uint32_t opcode =
         d->from == 4 ? 0x63 : (d->sub ? 0x0fbeU : 0x0fb6U) | (d->from == 2) | (d->from == 1 ? BT_OPC_RM8 : 0);
-    struct bt_x x = t1_guest(s->op->src);
+    struct bt_x x;
     int reg;
 
     if (d->kind) {
         if (!t1_mem(s, d->from, false))
             return false;
         x = s->x;
+    } else {
+        x = t1_rm(s, s->op->src, T1_P);
     }
     reg = d->size == 2 ? t1_dst_load(s, s->op->dst, T1_T) : t1_dst(s->op->dst, T1_T);
     bt_emit_ins(&s->e, d->size, opcode, reg, x);
@@ -128,6 +145,8 @@ bool t1_op_lea(struct t1 *s, const struct t1_desc *d)
             base = t1_src(s, op->base * 8U, T1_P);
         if (op->index != BT_ZERO)
             index = t1_src(s, op->index * 8U, T1_I);
+        if (index == T1_I)
+            s->r10_group = -1;
         bt_emit_ins(&s->e, d->size, 0x8d, reg, bt_x_sib(base, index, op->scale, (int32_t)op->disp));
     }
     t1_dst_done(s, op->dst, reg);
@@ -156,6 +175,13 @@ bool t1_op_setcc(struct t1 *s, const struct t1_desc *d)
     if (d->kind && !t1_mem(s, 1, true))
         return false;
     t1_fl_host(s);
+    if (!d->kind && s->op->dst & 7) {
+        int reg = t1_dst_load(s, s->op->dst, T1_T);
+
+        bt_emit_ins(&s->e, 1, 0x0f90U | d->sub, 0, bt_x_reg(reg));
+        t1_dst_done(s, s->op->dst, reg);
+        return true;
+    }
     bt_emit_ins(&s->e, 1, 0x0f90U | d->sub, 0, d->kind ? s->x : t1_guest(s->op->dst));
     if (d->kind)
         t1_note_store(s, 1);

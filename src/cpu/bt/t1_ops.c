@@ -8,10 +8,23 @@
 
 #include "cpu/bt/int_priv.h"
 
-/* AH, CH, DH or BH as an operand. */
-static bool t1_high(const struct bt_op *op)
+/* AH, CH, DH or BH as an operand, where the emitter does not expect it. */
+static bool t1_high(const struct t1 *s, const struct t1_desc *d)
 {
-    return (op->dst & 7) != 0 || (op->src & 7) != 0;
+    bool high = (s->op->dst & 7) != 0 || (s->op->src & 7) != 0;
+
+    switch (d->class) {
+    case T1_ALU:
+    case T1_TEST:
+    case T1_MOV:
+    case T1_MOVX:
+    case T1_SETCC:
+        return high && !s->t->bmi2;
+    case T1_FP:
+        return false;
+    default:
+        return high;
+    }
 }
 
 /* ---- ADD OR ADC SBB AND SUB XOR CMP, TEST ---- */
@@ -86,17 +99,17 @@ static bool t1_op_alu(struct t1 *s, const struct t1_desc *d)
     if (carry)
         t1_fl_host(s);
     if (d->kind == BT_K_RI && !wb) { /* compare in memory where the register is there */
-        t1_group1(s, d->size, sub, 0, t1_guest(op->dst));
+        t1_group1(s, d->size, sub, 0, t1_rm(s, op->dst, T1_T));
     } else if (d->kind == BT_K_RI) {
         reg = t1_dst_load(s, op->dst, T1_P);
         t1_group1(s, d->size, sub, 0, bt_x_reg(reg));
         t1_dst_done(s, op->dst, reg);
     } else if (!wb) {
         reg = t1_src(s, op->src, T1_P);
-        bt_emit_ins(&s->e, d->size, t1_alu_opcode(sub, d->size), reg, t1_guest(op->dst));
+        bt_emit_ins(&s->e, d->size, t1_alu_opcode(sub, d->size), reg, t1_rm(s, op->dst, T1_T));
     } else {
         reg = t1_dst_load(s, op->dst, T1_P);
-        bt_emit_ins(&s->e, d->size, t1_alu_opcode(sub, d->size) + 2, reg, t1_guest(op->src));
+        bt_emit_ins(&s->e, d->size, t1_alu_opcode(sub, d->size) + 2, reg, t1_rm(s, op->src, T1_T));
         t1_dst_done(s, op->dst, reg);
     }
     t1_fl_set(s);
@@ -177,6 +190,7 @@ static bool t1_op_shiftd(struct t1 *s, const struct t1_desc *d)
     t1_fl_host(s);
     dst = t1_dst_load(s, s->op->dst, T1_P);
     src = t1_src(s, s->op->src, T1_I);
+    s->r10_group = -1;
     bt_emit_ins(&s->e, d->size, (d->sub ? 0x0facU : 0x0fa4U) + cl, src, bt_x_reg(dst));
     if (!cl)
         bt_emit_u8(&s->e, (uint8_t)s->op->imm);
@@ -306,6 +320,7 @@ static bool t1_op_bt(struct t1 *s, const struct t1_desc *d)
         bt_emit_u8(&s->e, (uint8_t)s->op->imm);
     } else {
         src = t1_src(s, s->op->src, T1_I);
+        s->r10_group = -1;
         bt_emit_ins(&s->e, d->size, 0x0fa3U + ((uint32_t)d->sub << 3), src, bt_x_reg(dst));
     }
     if (d->sub != BT_BT_BT)
@@ -394,7 +409,7 @@ bool bt_t1_op(struct t1 *s, const struct t1_desc *d)
         [T1_CMPXCHG16B] = t1_op_cmpxchg16b,
     };
 
-    if (!emitters[d->class] || (d->class != T1_FP && t1_high(s->op)))
+    if (!emitters[d->class] || t1_high(s, d))
         return false;
     return emitters[d->class](s, d);
 }

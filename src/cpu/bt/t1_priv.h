@@ -14,11 +14,15 @@
 #include "cpu/bt/emit.h"
 #include "cpu/bt/t1.h"
 
-#define T1_ARENA (16U << 20)
-#define T1_TRANS_MAX BLOCK_MAX
+#define T1_ARENA (14U << 20)
+#define T1_TRANS_MAX (96U << 10)
+/* Of what has been filled, the writable view is unmapped in pieces of this size: its pages stay in memory through the
+ * executable view, and come back for the odd jump that is connected later. Otherwise the resident size would show them
+ * twice. */
+#define T1_UNMAP (1U << 20)
 /* More than one translation needs. */
 #define T1_RESERVE (256U << 10)
-#define T1_TRAPS_MAX (256U << 10)
+#define T1_TRAPS_MAX (128U << 10)
 
 enum { T1_A = 0, T1_I = 10, T1_P = 11, T1_T = 15, T1_HSP = 4 };
 
@@ -92,22 +96,45 @@ struct t1_trap {
 struct t1;
 
 struct bt_t1 {
-    const uint8_t *rx;                                             /* executable view of the arena */
-    uint8_t *rw;                                                   /* the same pages, writable */
-    uint32_t used, first;                                          /* bytes in use; by the fixed parts alone */
+    const uint8_t *rx;         /* executable view of the arena */
+    uint8_t *rw;               /* the same pages, writable */
+    uint32_t used, first, end; /* bytes in use; by the fixed parts alone; to be used */
     uint32_t enter, leave, event, note, fp, callout[BT_CTX_FETCH]; /* offsets of the fixed parts */
+    uint32_t unmapped;         /* so far; multiple of T1_UNMAP */
     uint32_t n_trans;
     _Atomic uint32_t n_traps;
     struct bt_trans *trans;         /* T1_TRANS_MAX */
     struct t1_trap *traps;          /* T1_TRAPS_MAX */
     struct t1 *work;                /* the translation being made */
     bool bmi2;                      /* of the host */
-    bool log;                       /* translations look at the dirty log */
     struct t1_desc descs[T1_DESCS]; /* hash table by fn */
 };
 
 /* Where the guest's arithmetic flags are; at least one bit is set. */
 enum t1_fl { T1_FL_HOST = 1 /* in the host's */, T1_FL_IMG = 2 /* in rax */ };
+
+/* Accesses that share one look-up (t1_group.c). lo, hi: their range, relative to the base where the group begins. */
+struct t1_group {
+    int32_t lo, hi;
+    uint8_t base; /* guest register */
+    int8_t slot;  /* in c->t1_group; -1: not worth one */
+    bool write, open;
+    unsigned count, first, last, last_store; /* operations of the node */
+};
+
+/* Groups with stores that were not noted yet, and how far their bases have moved. */
+struct t1_pending {
+    unsigned n;
+    struct t1_group group[BT_T1_GROUPS];
+    int32_t moved[BT_T1_GROUPS];
+};
+
+/* The way to the plain version of a node, at an operation. */
+struct t1_alt {
+    uint32_t jump;
+    unsigned i_node, i_op;
+    struct t1_pending pending;
+};
 
 /* A way out of the straight line to the operation's handler, and back. */
 struct t1_slow {
@@ -121,17 +148,21 @@ struct t1_slow {
     bool from_mem;      /* the image is in c->t1_flags, rax was used otherwise */
     bool host_flags;    /* at `back` the flags are in the host's */
     uint8_t back_fp_ok; /* at `back` this must be ready */
+    int8_t back_slot;   /* at `back` r10 is this group's distance; -1: no matter */
+    struct t1_pending pending;
 };
 
 /* The way out of a store that may have hit code. */
 struct t1_note {
     uint32_t jumps[2], back;
-    unsigned n_jumps;
     uint64_t next_rip; /* where to leave to if the block became stale */
     bool dynamic;      /* that is in c->t1_target[0] */
-    struct bt_x entry; /* the TLB entry */
     int32_t offset;    /* of the store from r11 */
     uint8_t size;
+    int8_t back_slot;
+    bool grouped; /* all stores of the group */
+    struct t1_group group;
+    int32_t moved;
 };
 
 /* The way out of a check that vector instructions may run. */
@@ -160,8 +191,9 @@ struct t1_node {
     uint8_t fl;      /* enum t1_fl there */
     bool loop;       /* target of a backward jump: looks at c->events */
     bool dead;       /* overwrites all flags before anything can see them */
+    uint8_t in_fp;   /* what was checked before it and is relied upon */
     bool headless;   /* relies on what was checked before it: not entered from outside */
-    uint32_t map_jumps[2], stale_jump, event_jump, event_back, loop_jump, loop_back;
+    uint32_t map_jumps[2], event_jump, event_back, loop_jump, loop_back;
 };
 
 /* A forward jump to a node that is not emitted yet. */
@@ -173,7 +205,9 @@ struct t1_fix {
 
 #define T1_NODES_MAX 24
 #define T1_REGION_OPS 384
-#define T1_SLOW_MAX (2 * T1_REGION_OPS)
+#define T1_SLOW_MAX (3 * T1_REGION_OPS)
+#define T1_GROUPS_MAX 24
+#define T1_ALTS_MAX (2 * T1_REGION_OPS / 4)
 
 struct t1 {
     struct bt_emit e;
@@ -183,20 +217,30 @@ struct t1 {
     uint64_t rip;           /* its address */
     uint64_t page;          /* linear page address of the region */
     uint8_t ctx;
-    uint8_t fl;           /* enum t1_fl */
-    uint8_t fp_ok;        /* BT_FP_READY_* that were checked on the way here */
-    bool done;            /* control has left the straight line */
-    struct bt_x x;        /* memory operand of the last probe */
-    struct bt_x entry;    /* its TLB entry, valid until r10 changes */
-    struct t1_slow *slow; /* of the present operation, NULL: none yet */
-    unsigned i_node;      /* the present one */
+    uint8_t fl;            /* enum t1_fl */
+    uint8_t fp_ok;         /* BT_FP_READY_* that were checked on the way here */
+    bool sealed;           /* nothing may be skipped at jumps inside: content-checked code */
+    bool done;             /* control has left the straight line */
+    struct bt_x x;         /* memory operand of the last probe */
+    struct bt_x entry;     /* its TLB entry, valid until r10 changes */
+    struct t1_slow *slow;  /* of the present operation, NULL: none yet */
+    bool plain;            /* the version of a node without groups */
+    uint8_t pending;       /* slots with stores that were not noted yet */
+    int r10_group;         /* the group whose distance is in r10, -1: none */
+    int store_group;       /* of the last store, -1: none */
+    unsigned i_node, i_op; /* the present ones */
+    unsigned n_groups, n_alts;
     unsigned n_nodes, n_slow, n_notes, n_exits, n_fixes, n_fps, n_traps;
     struct t1_node nodes[T1_NODES_MAX];
+    struct t1_group groups[T1_GROUPS_MAX];
+    int8_t mem_group[BT_BLOCK_OPS_MAX], stack_group[BT_BLOCK_OPS_MAX]; /* by operation of the node; -1: none */
+    int32_t moved[BT_BLOCK_OPS_MAX];                                   /* ... how far the base has moved there */
+    struct t1_alt alts[T1_ALTS_MAX];
     struct t1_slow slows[T1_SLOW_MAX];
     struct t1_note notes[T1_SLOW_MAX];
-    struct t1_fp_exit fps[T1_REGION_OPS];
-    struct t1_exit exits[3 * T1_NODES_MAX];
-    struct t1_fix fixes[2 * T1_NODES_MAX];
+    struct t1_fp_exit fps[2 * T1_REGION_OPS];
+    struct t1_exit exits[6 * T1_NODES_MAX];
+    struct t1_fix fixes[4 * T1_NODES_MAX];
     struct {
         uint32_t at;
         struct t1_slow *slow;
@@ -212,6 +256,14 @@ uint32_t bt_t1_fixed(struct bt_t1 *t);
 /* Guest register index to host register, -1: in memory. */
 extern const int8_t t1_host[16];
 
+/* t1_gen.c: emit the translation of s->nodes into s->e and fill in the entrances; false: no room. */
+bool bt_t1_generate(struct t1 *s);
+
+/* t1_cache.c: the part of the head that leaves (t->stale) where the code is not what it was; uses r11, r15 and the
+ * host's flags. And where it goes then: out, with t in c->t1_stale, until there is a newer translation to go on in. */
+void bt_t1_check(struct t1 *s, const struct bt_block *b, struct bt_trans *t);
+void bt_t1_out_check(struct t1 *s, const struct bt_block *b, struct bt_trans *t);
+
 /* t1_region.c: the blocks around the one at c's rip that are translated together, into s->nodes in ascending order. */
 void bt_t1_region(struct t1 *s, struct bt_block *b);
 /* The node that starts at a linear address, or NULL. */
@@ -222,8 +274,9 @@ bool bt_t1_op(struct t1 *s, const struct t1_desc *d);
 
 /* t1_gen.c: operands. Offsets are those of operations: bytes into c->r. */
 #define T1_OFF(member) ((int32_t)offsetof(struct bt_vcpu, member))
-struct bt_x t1_state(int32_t off);               /* memory operand in *c */
-struct bt_x t1_guest(unsigned off);              /* a guest register as r/m operand */
+struct bt_x t1_state(int32_t off);                      /* memory operand in *c */
+struct bt_x t1_guest(unsigned off);                     /* a guest register as r/m operand; AH.. as AL.. */
+struct bt_x t1_rm(struct t1 *s, unsigned off, int tmp); /* the same to read, AH.. through tmp */
 int t1_src(struct t1 *s, unsigned off, int tmp); /* host register with the guest's value; tmp where it is in memory */
 int t1_dst(unsigned off, int tmp);               /* where a result goes; t1_dst_done stores it */
 int t1_dst_load(struct t1 *s, unsigned off, int tmp); /* the same with the present value */
@@ -256,6 +309,22 @@ void t1_probe(struct t1 *s, unsigned size, bool write);
 bool t1_lin(struct t1 *s);
 /* After a store through the last probe: was it code? Uses r15, keeps the flags' image. */
 void t1_note_store(struct t1 *s, unsigned size);
+/* The place of r11's entry in the context's entries, into r10. Destroys the host's flags. */
+void t1_tlb_index(struct t1 *s);
+
+/* t1_group.c */
+void bt_t1_groups(struct t1 *s, const struct t1_node *n);
+/* Make s->x of an access through its group; false: it has none that may be used here, nothing emitted. */
+bool t1_group_use(struct t1 *s, int group, int32_t disp, bool write);
+/* true: a later store of the group notes this one too. false: r15 is the mask's address. */
+bool t1_group_note(struct t1 *s, struct t1_note *n);
+void t1_group_note_out(struct t1 *s, const struct t1_note *n);
+int8_t t1_group_slot(const struct t1 *s); /* of the group in r10, or -1 */
+void t1_group_reload(struct t1 *s, int8_t slot);
+void t1_pending_save(const struct t1 *s, struct t1_pending *ret);
+void t1_out_pending(struct t1 *s, const struct t1_pending *p); /* uses r10, r11, r15 and the host's flags */
+void t1_alt_jump(struct t1 *s, int cc); /* t1_gen.c: to the plain version of the present operation */
+
 /* t1_probe.c: out of line. */
 void t1_out_note(struct t1 *s, const struct t1_note *n);
 

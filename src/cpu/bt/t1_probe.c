@@ -35,12 +35,12 @@ static void probe_hit(struct t1 *s, bool write)
     }
 }
 
-void t1_probe(struct t1 *s, unsigned size, bool write)
+void t1_tlb_index(struct t1 *s)
 {
     struct bt_emit *e = &s->e;
 
     _Static_assert(sizeof(struct bt_tlbe) == 64 && MEM_PAGE_SHIFT == 12, "the shift below");
-    t1_fl_clobber(s);
+    s->r10_group = -1;
     if (s->t->bmi2) { /* rorx r10, r11, 6 */
         bt_emit_vex(e, 8, 3, 3, 0xf0, T1_I, 0, bt_x_reg(T1_P));
         bt_emit_u8(e, MEM_PAGE_SHIFT - 6);
@@ -51,6 +51,15 @@ void t1_probe(struct t1 *s, unsigned size, bool write)
     }
     bt_emit_ins(e, 4, 0x81, 4, bt_x_reg(T1_I));
     bt_emit_u32(e, (BT_TLB_SIZE - 1) << 6);
+}
+
+void t1_probe(struct t1 *s, unsigned size, bool write)
+{
+    struct bt_emit *e = &s->e;
+
+    s->store_group = -1;
+    t1_fl_clobber(s);
+    t1_tlb_index(s);
     s->entry = bt_x_gs(T1_I, probe_tlb(s));
     bt_emit_ins(e, 8, 0x2b, T1_P, probe_member(s, probe_tag(write)));
     bt_emit_ins(e, 8, 0x81, 7, bt_x_reg(T1_P));
@@ -66,6 +75,7 @@ static void probe_const(struct t1 *s, uint64_t lin, bool write)
     unsigned slot = (unsigned)(lin >> MEM_PAGE_SHIFT) & (BT_TLB_SIZE - 1);
     struct bt_emit *e = &s->e;
 
+    s->store_group = -1;
     t1_fl_clobber(s);
     s->entry = bt_x_gs(-1, probe_tlb(s) + (int32_t)(slot * sizeof(struct bt_tlbe)));
     if (page == (uint64_t)(int64_t)(int32_t)page) {
@@ -112,6 +122,8 @@ bool t1_lin(struct t1 *s)
             base = t1_src(s, op->base * 8U, T1_P);
         if (op->index != BT_ZERO)
             index = t1_src(s, op->index * 8U, T1_I);
+        if (index == T1_I)
+            s->r10_group = -1;
         if (base != T1_P || index >= 0 || op->disp != 0)
             bt_emit_ins(&s->e, 8, 0x8d, T1_P, bt_x_sib(base, index, op->scale, (int32_t)op->disp));
     }
@@ -127,6 +139,8 @@ bool t1_mem(struct t1 *s, unsigned size, bool write)
     const struct bt_op *op = s->op;
     uint64_t lin;
 
+    if (t1_group_use(s, s->mem_group[s->i_op], (int32_t)op->disp, write))
+        return true;
     if (op->asize == 8 && (op->flags & BT_OPF_LONG) && !probe_is_based(op) && probe_is_const(s, &lin)) {
         if ((lin & (MEM_PAGE_SIZE - 1)) + size > MEM_PAGE_SIZE)
             return false;
@@ -141,6 +155,8 @@ bool t1_mem(struct t1 *s, unsigned size, bool write)
 
 void t1_stack(struct t1 *s, int base, int32_t disp, bool write)
 {
+    if (t1_group_use(s, s->stack_group[s->i_op], disp, write))
+        return;
     bt_emit_ins(&s->e, 8, 0x8d, T1_P, bt_x_mem(base, disp));
     t1_probe(s, 8, write);
 }
@@ -154,42 +170,48 @@ void t1_note_store(struct t1 *s, unsigned size)
         e->full = true;
         return;
     }
-    n = &s->notes[s->n_notes++];
+    n = &s->notes[s->n_notes];
+    *n = (struct t1_note){ .next_rip = s->rip + s->op->len, .offset = s->x.disp, .size = (uint8_t)size };
+    if (s->store_group >= 0) {
+        if (t1_group_note(s, n))
+            return; /* with the group's last store */
+    } else {
+        bt_emit_ins(e, 8, 0x8b, T1_T, probe_member(s, offsetof(struct bt_tlbe, mask)));
+    }
+    s->n_notes++;
     t1_fl_clobber(s);
-    *n = (struct t1_note){
-        .next_rip = s->rip + s->op->len, .entry = s->entry, .offset = s->x.disp, .size = (uint8_t)size
-    };
-    bt_emit_ins(e, 8, 0x8b, T1_T, probe_member(s, offsetof(struct bt_tlbe, mask)));
     bt_emit_ins(e, 8, 0x83, 7, bt_x_mem(T1_T, 0));
     bt_emit_u8(e, 0);
-    n->jumps[n->n_jumps++] = bt_emit_jump(e, 5);
-    if (s->t->log) {
-        bt_emit_ins(e, 8, 0x8b, T1_T, t1_state(T1_OFF(log_dirty)));
-        bt_emit_ins(e, 1, 0x80, 7, bt_x_mem(T1_T, 0));
-        bt_emit_u8(e, 0);
-        n->jumps[n->n_jumps++] = bt_emit_jump(e, 5);
-    }
+    n->jumps[0] = bt_emit_jump(e, 5);
+    bt_emit_ins(e, 1, 0x80, 7, t1_state(T1_OFF(t1_log)));
+    bt_emit_u8(e, 0);
+    n->jumps[1] = bt_emit_jump(e, 5);
     n->back = e->pos;
+    n->back_slot = t1_group_slot(s);
 }
 
 /* r11: host pointer of the store, or the page's where the operand is constant. */
 void t1_out_note(struct t1 *s, const struct t1_note *n)
 {
     struct bt_emit *e = &s->e;
+    uint32_t left;
 
-    for (unsigned i = 0; i < n->n_jumps; i++)
+    for (unsigned i = 0; i < 2; i++)
         bt_emit_target(e, n->jumps[i], e->pos);
-    if (n->entry.base >= 0)
-        bt_emit_ins(e, 8, 0x8d, T1_I, bt_x_mem(T1_I, n->entry.disp));
-    else
-        bt_emit_const(e, T1_I, (uint32_t)n->entry.disp);
-    if (n->offset != 0)
-        bt_emit_ins(e, 8, 0x8d, T1_P, bt_x_mem(T1_P, n->offset));
-    bt_emit_const(e, T1_T, n->size);
+    if (n->grouped) {
+        t1_group_note_out(s, n);
+    } else {
+        if (n->offset != 0)
+            bt_emit_ins(e, 8, 0x8d, T1_P, bt_x_mem(T1_P, n->offset));
+        bt_emit_const(e, T1_I, n->size);
+    }
     bt_emit_jump_to(e, BT_CALL, s->t->note);
     bt_emit_ins(e, 8, 0x83, 7, t1_state(T1_OFF(op_end)));
     bt_emit_u8(e, 0);
-    bt_emit_jump_to(e, 5, n->back);
+    left = bt_emit_jump(e, 4);
+    t1_group_reload(s, n->back_slot);
+    bt_emit_jump_to(e, BT_JMP, n->back);
+    bt_emit_target(e, left, e->pos);
     if (!n->dynamic) {
         t1_leave_at(s, n->next_rip);
         return;

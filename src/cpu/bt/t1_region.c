@@ -44,9 +44,9 @@ static unsigned region_targets(const struct t1 *s, const struct t1_node *n, uint
  * yet. */
 static bool region_wants(const struct t1 *s, const struct bt_block *b, uint64_t rip)
 {
-    if (!b || b->crossing || b->runs == 0 || b->n_ops == 0)
+    if (!b || b->crossing || b->snap || b->n_ops == 0 || (b->runs == 0 && s->c->vm->hot > 0))
         return false;
-    for (const struct bt_trans *t = b->trans; t; t = t->next) {
+    for (const struct bt_trans *t = atomic_load_explicit(&b->trans, memory_order_relaxed); t; t = t->next) {
         if (t->rip == rip && t->ctx == s->ctx)
             return false;
     }
@@ -79,7 +79,7 @@ static void region_gather(struct t1 *s, struct bt_block *first)
                 continue;
             if (s->n_nodes == T1_NODES_MAX)
                 return;
-            b = bt_block_find(s->c, gpa | (targets[k] & (MEM_PAGE_SIZE - 1)), first->key);
+            b = bt_block_find_locked(s->c->cache, gpa | (targets[k] & (MEM_PAGE_SIZE - 1)), first->key);
             if (!region_wants(s, b, targets[k]) || ops + b->n_ops > T1_REGION_OPS)
                 continue;
             ops += b->n_ops;
@@ -171,6 +171,11 @@ void bt_t1_region(struct t1 *s, struct bt_block *b)
 {
     s->page = s->rip & ~(MEM_PAGE_SIZE - 1);
     s->n_nodes = 0;
+    if (b->snap) {
+        s->sealed = true;
+        region_add(s, b, s->rip);
+        return;
+    }
     region_gather(s, b);
     region_sort(s);
     region_cut(s);

@@ -10,6 +10,14 @@ void bt_t1_remember(struct bt_vcpu *c, const struct bt_trans *t)
     c->jc[t->ctx][t->rip & (BT_JC_SIZE - 1)] = (struct bt_jce){ .rip = t->rip, .code = c->t1->rx + t->entry };
 }
 
+void bt_t1_forget(struct bt_vcpu *c)
+{
+    c->t1_link = 0;
+    c->t1_stale = NULL;
+    for (unsigned i = 0; i < BT_CTX_FETCH * BT_JC_SIZE; i++)
+        c->jc[i / BT_JC_SIZE][i % BT_JC_SIZE] = (struct bt_jce){ .rip = bt_jc_none(i % BT_JC_SIZE) };
+}
+
 void bt_t1_run(struct bt_vcpu *c, const struct bt_trans *t)
 {
     const struct bt_t1 *m = c->t1;

@@ -198,6 +198,7 @@ static int kvm_stats(struct cpu_vm *vm, void (*each)(void *opaque, const char *n
 
 const struct cpu_ops cpu_kvm_ops = {
     .name = "kvm",
+    .native = true,
     .vm_new = kvm_vm_new,
     .vm_free = kvm_vm_free,
     .supported_cpuid = kvm_supported_cpuid,

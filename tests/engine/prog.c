@@ -1,5 +1,6 @@
 /* Random programs against the real CPU:
- *   prog [--engine interp|bt|bt-eager|kvm] [--seed N] [--count N] [--first N] [--with LIST] [--irq device|thread|kick]
+ *   prog [--engine interp|bt|bt-eager|bt-small|kvm] [--seed N] [--count N] [--first N] [--with LIST] [--irq
+ * device|thread|kick]
  *        [--verbose] [--stats]
  * LIST: smc, faults, tf, device, step, break, separated by commas. With --irq the program is also single-stepped on the
  * CPU, and each interrupt that it gets in the engine must show one of the states between two instructions, in order.
@@ -304,9 +305,11 @@ static int parse_engine(const char *name, struct options *o)
     static const struct {
         const char *name;
         const struct cpu_ops *ops;
-    } engines[] = {
-        { "interp", &cpu_interp_ops }, { "bt", &cpu_bt_ops }, { "bt-eager", &cpu_bt_eager_ops }, { "kvm", &cpu_kvm_ops }
-    };
+    } engines[] = { { "interp", &cpu_interp_ops },
+                    { "bt", &cpu_bt_ops },
+                    { "bt-eager", &cpu_bt_eager_ops },
+                    { "bt-small", &cpu_bt_small_ops },
+                    { "kvm", &cpu_kvm_ops } };
 
     for (unsigned i = 0; i < sizeof(engines) / sizeof(engines[0]); i++) {
         if (strcmp(name, engines[i].name) == 0) {
@@ -392,8 +395,10 @@ int main(int argc, char **argv)
     int status = 0;
 
     if (parse(argc, argv, &o) < 0 || p == MAP_FAILED) {
-        fprintf(stderr, "usage: prog [--engine interp|bt|bt-eager|kvm] [--seed N] [--count N] [--first N] [--verbose]\n"
-                        "            [--with smc,faults,tf,device,step,break] [--irq device|thread|kick] [--stats]\n");
+        fprintf(
+            stderr,
+            "usage: prog [--engine interp|bt|bt-eager|bt-small|kvm] [--seed N] [--count N] [--first N] [--verbose]\n"
+            "            [--with smc,faults,tf,device,step,break] [--irq device|thread|kick] [--stats]\n");
         return 2;
     }
     p->next = o.first;

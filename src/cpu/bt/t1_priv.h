@@ -100,7 +100,7 @@ struct bt_t1 {
     uint8_t *rw;               /* the same pages, writable */
     uint32_t used, first, end; /* bytes in use; by the fixed parts alone; to be used */
     uint32_t enter, leave, event, note, fp, callout[BT_CTX_FETCH]; /* offsets of the fixed parts */
-    uint32_t unmapped;         /* so far; multiple of T1_UNMAP */
+    uint32_t unmapped;                                             /* so far; multiple of T1_UNMAP */
     uint32_t n_trans;
     _Atomic uint32_t n_traps;
     struct bt_trans *trans;         /* T1_TRANS_MAX */

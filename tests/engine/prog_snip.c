@@ -5,6 +5,9 @@
 #include "prog_priv.h"
 
 #define SNIP_RSP_AT (PROG_STACK + 0x100) /* saved stack pointer */
+/* Of gen.store_form, beyond the forms of snip_store_imm. */
+enum { SNIP_OPCODE = 9, SNIP_COPY };
+
 #define B(g, ...) \
     snip_bytes(g, (const unsigned[]){ __VA_ARGS__ }, sizeof((const unsigned[]){ __VA_ARGS__ }) / sizeof(unsigned))
 
@@ -400,7 +403,7 @@ static void snip_store_imm(struct gen *g, struct snip_store *ret)
 {
     unsigned lea;
 
-    switch (gen_below(g, 9)) {
+    switch (g->store_form >= 0 ? (unsigned)g->store_form : gen_below(g, 9)) {
     case 0:
         snip_rip(g, (const uint8_t[]){ 0x89 }, 1, 0, 0, ret); /* mov %eax */
         break;
@@ -506,7 +509,9 @@ static void snip_smc(struct gen *g)
     struct gen_patch patch;
     struct snip_store store;
 
-    if (gen_one_in(g, 3)) {
+    bool opcode = g->store_form < 0 ? gen_one_in(g, 3) : g->store_form == SNIP_OPCODE;
+
+    if (g->store_form < 0 ? gen_one_in(g, 3) : g->store_form == SNIP_COPY) {
         snip_copy(g);
         return;
     }
@@ -514,11 +519,12 @@ static void snip_smc(struct gen *g)
         unsigned n = g->n_patches < GEN_PATCHES ? g->n_patches : GEN_PATCHES;
 
         patch = g->patches[gen_below(g, n)];
+        if (patch.opcode != opcode && g->store_form >= 0)
+            return;
         snip_store(g, patch.opcode, &store);
         snip_store_to(g, &store, patch.at);
         return;
     }
-    bool opcode = gen_one_in(g, 3);
     snip_store(g, opcode, &store); /* ahead, often in the same block */
     gen_candidates(g, gen_below(g, 5));
     do {

@@ -234,6 +234,8 @@ static bool run_one(const struct options *o, struct progress *p, struct prog_nat
     for (unsigned i = 0; i < native->n_events; i++)
         p->vectors[native->events[i].vector & 31]++;
     trace.native = native;
+    if (o->verbose)
+        print_code(prog->code, PROG_CODE, prog->code_used);
     for (unsigned i = 0; o->verbose && i < native->n_events; i++) {
         print_event("CPU", &native->events[i]);
         print_code(native->code, native->events[i].rip, 1);

@@ -351,6 +351,33 @@ static void test_faults(void)
     }
 }
 
+/* INC and DEC keep CF over the end of a loop, whatever stands between. */
+#define KEEPS_CF(name, set, between)                                                                      \
+    uint64_t name(uint64_t rounds, uint64_t *other_stack, uint64_t *save);                                \
+    __asm__(".text; " #name ": xorl %eax, %eax; 1: pushq $2; 2: testl %edi, %edi; " set "; " between "\n" \
+            "decl (%rsp); jnz 2b; leaq 8(%rsp), %rsp; jb 3f; incq %rax; 3: decq %rdi; jnz 1b; ret")
+KEEPS_CF(cf_plain, "stc", "");
+KEEPS_CF(cf_load, "stc", "movq (%rsi), %rcx");
+KEEPS_CF(cf_store, "stc", "movq %rcx, (%rsi)");
+KEEPS_CF(cf_pop, "stc", "movq %rsp, (%rdx); movq %rsi, %rsp; popq %rcx; popq %rcx; movq (%rdx), %rsp");
+KEEPS_CF(cf_push, "stc", "movq %rsp, (%rdx); movq %rsi, %rsp; pushq %rcx; movq (%rdx), %rsp");
+KEEPS_CF(cf_both, "stc",
+         "movq %rsp, (%rdx); movq %rsi, %rsp; popq %rcx; popq %rcx; pushq %r10; pushq %rdx; movq (%rdx), %rsp");
+KEEPS_CF(cf_prefix, ".byte 0x66; stc", "movq (%rsi), %rcx");
+
+static void test_kept_flags(void)
+{
+    static uint64_t (*const functions[])(uint64_t, uint64_t *, uint64_t *) = { cf_plain, cf_load, cf_store, cf_pop,
+                                                                               cf_push,  cf_both, cf_prefix };
+    uint64_t *page = page_alloc();
+
+    for (unsigned i = 0; i < ARRAY_SIZE(functions); i++) {
+        uint64_t lost = functions[i](1000, page + 64, page + 128);
+
+        CHECK(lost == 0, "CF lost %u times in function %u", (unsigned)lost, i);
+    }
+}
+
 const struct guest_test guest_tests[] = {
     { "windows", test_windows },
     { "endless loops", test_endless },
@@ -358,5 +385,6 @@ const struct guest_test guest_tests[] = {
     { "single steps", test_steps },
     { "breakpoints", test_breakpoints },
     { "faults", test_faults },
+    { "kept flags", test_kept_flags },
     { 0 },
 };

@@ -1,5 +1,6 @@
 /* Random programs against the real CPU:
- *   prog [--engine interp|bt|bt-eager|kvm] [--seed N] [--count N] [--first N] [--with LIST] [--irq device|thread|kick]
+ *   prog [--engine interp|bt|bt-eager|bt-small|kvm] [--seed N] [--count N] [--first N] [--with LIST] [--irq
+ * device|thread|kick]
  *        [--verbose] [--stats]
  * LIST: smc, faults, tf, device, step, break, separated by commas. With --irq the program is also single-stepped on the
  * CPU, and each interrupt that it gets in the engine must show one of the states between two instructions, in order.
@@ -233,6 +234,8 @@ static bool run_one(const struct options *o, struct progress *p, struct prog_nat
     for (unsigned i = 0; i < native->n_events; i++)
         p->vectors[native->events[i].vector & 31]++;
     trace.native = native;
+    if (o->verbose)
+        print_code(prog->code, PROG_CODE, prog->code_used);
     for (unsigned i = 0; o->verbose && i < native->n_events; i++) {
         print_event("CPU", &native->events[i]);
         print_code(native->code, native->events[i].rip, 1);
@@ -265,6 +268,12 @@ static void run_programs(const struct options *o, struct progress *p)
         if (o->verbose) {
             printf("program %" PRIu64 "\n", p->next);
             fflush(stdout);
+        }
+        /* Engines treat pages whose code has changed often in another way, and loading a program changes it: two of
+         * three programs find a new machine. */
+        if (p->next % 3) {
+            prog_guest_free(g);
+            g = prog_guest_new(o->ops);
         }
         if (run_one(o, p, n, g, prog, result))
             continue;
@@ -304,9 +313,11 @@ static int parse_engine(const char *name, struct options *o)
     static const struct {
         const char *name;
         const struct cpu_ops *ops;
-    } engines[] = {
-        { "interp", &cpu_interp_ops }, { "bt", &cpu_bt_ops }, { "bt-eager", &cpu_bt_eager_ops }, { "kvm", &cpu_kvm_ops }
-    };
+    } engines[] = { { "interp", &cpu_interp_ops },
+                    { "bt", &cpu_bt_ops },
+                    { "bt-eager", &cpu_bt_eager_ops },
+                    { "bt-small", &cpu_bt_small_ops },
+                    { "kvm", &cpu_kvm_ops } };
 
     for (unsigned i = 0; i < sizeof(engines) / sizeof(engines[0]); i++) {
         if (strcmp(name, engines[i].name) == 0) {
@@ -392,8 +403,10 @@ int main(int argc, char **argv)
     int status = 0;
 
     if (parse(argc, argv, &o) < 0 || p == MAP_FAILED) {
-        fprintf(stderr, "usage: prog [--engine interp|bt|bt-eager|kvm] [--seed N] [--count N] [--first N] [--verbose]\n"
-                        "            [--with smc,faults,tf,device,step,break] [--irq device|thread|kick] [--stats]\n");
+        fprintf(
+            stderr,
+            "usage: prog [--engine interp|bt|bt-eager|bt-small|kvm] [--seed N] [--count N] [--first N] [--verbose]\n"
+            "            [--with smc,faults,tf,device,step,break] [--irq device|thread|kick] [--stats]\n");
         return 2;
     }
     p->next = o.first;

@@ -421,6 +421,8 @@ void prog_make(uint64_t seed, uint64_t n, unsigned features, struct prog *ret)
         stream_random(&g.seed);
     g.smc = density[gen_below(&g, 4)];
     g.faults = density[gen_below(&g, 4)];
+    /* With all kinds in one program, those that are noticed hide one that is not. */
+    g.store_form = gen_one_in(&g, 2) ? -1 : (int)gen_below(&g, 12);
     gen_registers(&g);
     gen_data(&g);
     gen_slots(&g);

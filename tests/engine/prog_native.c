@@ -133,7 +133,9 @@ static void native_handler(int sig, siginfo_t *info, void *ctx)
 
     (void)info;
     if (sig == SIGPROF) {
-        unsigned most = native.shared->prog.start.regs.rflags & 0x100 ? NATIVE_TICKS_STEPPED : NATIVE_TICKS;
+        unsigned most = native.shared->prog.features & (PROG_STEP | PROG_TF | PROG_TRACED | PROG_BREAK)
+                            ? NATIVE_TICKS_STEPPED
+                            : NATIVE_TICKS;
 
         if (native.running && ++native.ticks >= most)
             native_end(uc, fp, true);

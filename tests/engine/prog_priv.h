@@ -32,6 +32,7 @@ struct gen {
     unsigned n_patches;
     unsigned slots[GEN_SLOTS];
     unsigned smc, faults; /* one piece in so many */
+    int store_form;       /* the only kind of store to code in this program; -1: all kinds */
     unsigned n_tables;    /* jump tables in the constants so far */
     bool tf;              /* in a stretch of code that runs with TF set */
 };

@@ -5,6 +5,9 @@
 #include "prog_priv.h"
 
 #define SNIP_RSP_AT (PROG_STACK + 0x100) /* saved stack pointer */
+/* Of gen.store_form, beyond the forms of snip_store_imm. */
+enum { SNIP_OPCODE = 9, SNIP_COPY, SNIP_LATE };
+
 #define B(g, ...) \
     snip_bytes(g, (const unsigned[]){ __VA_ARGS__ }, sizeof((const unsigned[]){ __VA_ARGS__ }) / sizeof(unsigned))
 
@@ -400,7 +403,7 @@ static void snip_store_imm(struct gen *g, struct snip_store *ret)
 {
     unsigned lea;
 
-    switch (gen_below(g, 9)) {
+    switch (g->store_form >= 0 ? (unsigned)g->store_form : gen_below(g, 9)) {
     case 0:
         snip_rip(g, (const uint8_t[]){ 0x89 }, 1, 0, 0, ret); /* mov %eax */
         break;
@@ -501,24 +504,55 @@ static void snip_copy(struct gen *g)
     snip_call_to(g, slot);
 }
 
+/* A loop whose store goes to data until it is hot, then to code ahead in the loop. */
+static void snip_late(struct gen *g)
+{
+    unsigned s = g->scratch, top, lea;
+    struct gen_patch patch;
+
+    B(g, 0x6a, 2 + gen_below(g, 60)); /* push */
+    top = g->at;
+    gen_mov_imm(g, s, PROG_DATA + 0x1000 + gen_below(g, 0x6000));
+    lea = snip_lea_rip(g, 0);
+    B(g, 0x83, 0x3c, 0x24, 1 + gen_below(g, 3)); /* cmpl $k, (%rsp) */
+    B(g, 0x48, 0x0f, 0x44, 0xc0 | s << 3);       /* cmove %rax, %scratch */
+    B(g, 0x03, 0x04, 0x24, 0x89, 0x40 | s, 0);   /* add (%rsp), %eax; mov %eax, 0(%scratch) */
+    gen_candidates(g, gen_below(g, 4));
+    do {
+        snip_patch_point(g, &patch);
+    } while (patch.opcode);
+    gen_rel32_at(g, lea, lea + 4, patch.at);
+    B(g, 0xff, 0x0c, 0x24, 0x0f, 0x85); /* decl (%rsp); jnz */
+    gen_u32(g, 0);
+    gen_rel32_at(g, g->at - 4, g->at, top);
+    gen_pop(g, 0);
+}
+
 static void snip_smc(struct gen *g)
 {
     struct gen_patch patch;
     struct snip_store store;
 
-    if (gen_one_in(g, 3)) {
+    bool opcode = g->store_form < 0 ? gen_one_in(g, 3) : g->store_form == SNIP_OPCODE;
+
+    if (g->store_form < 0 ? gen_one_in(g, 3) : g->store_form == SNIP_COPY) {
         snip_copy(g);
+        return;
+    }
+    if (g->store_form < 0 ? gen_one_in(g, 5) : g->store_form == SNIP_LATE) {
+        snip_late(g);
         return;
     }
     if (g->n_patches > 0 && gen_one_in(g, 2)) { /* somewhere behind: in a loop it comes round again */
         unsigned n = g->n_patches < GEN_PATCHES ? g->n_patches : GEN_PATCHES;
 
         patch = g->patches[gen_below(g, n)];
+        if (patch.opcode != opcode && g->store_form >= 0)
+            return;
         snip_store(g, patch.opcode, &store);
         snip_store_to(g, &store, patch.at);
         return;
     }
-    bool opcode = gen_one_in(g, 3);
     snip_store(g, opcode, &store); /* ahead, often in the same block */
     gen_candidates(g, gen_below(g, 5));
     do {

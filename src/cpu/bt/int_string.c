@@ -10,7 +10,6 @@
  * Flags of SCAS and CMPS are committed when the repeat ends or is interrupted. A fault in the middle leaves the old
  * ones on Intel's CPUs (SDM, REP), those of the last whole element on AMD's (op->x[0]). */
 #include "cpu/bt/int_priv.h"
-#include "cpu/bt/sys.h"
 
 /* Work per call: elements done singly cost 1, a run through host pointers BT_STR_RUN. */
 enum { BT_STR_BUDGET = 4096, BT_STR_RUN = 64 };
@@ -187,7 +186,7 @@ DEF_STEPS(64)
             bt_areg_set(c, op, BT_RCX, n);                                  \
             budget -= done == 1 ? 1 : BT_STR_RUN;                           \
             if (n != 0 && (budget <= 0 || bt_str_interrupted(c))) {         \
-                bt_rep_yield(c);                                            \
+                c->rflags |= BT_RF; /* as hardware pushes it then */        \
                 return BT_JUMP;                                             \
             }                                                               \
         }                                                                   \
@@ -214,7 +213,7 @@ DEF_STEPS(64)
                 break;                                                      \
             if (n != 0 && (--budget <= 0 || bt_str_interrupted(c))) {       \
                 c->rflags = fl;                                             \
-                bt_rep_yield(c);                                            \
+                c->rflags |= BT_RF; /* as hardware pushes it then */        \
                 return BT_JUMP;                                             \
             }                                                               \
         }                                                                   \

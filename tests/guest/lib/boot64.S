@@ -217,7 +217,7 @@ gdt:
     .quad 0x00cffb000000ffff /* 23 user 32-bit code */
     .quad 0x00cff3000000ffff /* 2b user data */
     .quad 0x00affb000000ffff /* 33 user 64-bit code */
-    .fill 64, 8, 0           /* 38..ff for tests, 100 + 16n: TSS of CPU n */
+    .fill 153, 8, 0          /* 38..ff for tests, 100 + 16n: TSS of CPU n, for 64 CPUs */
     .set gdt_limit, . - gdt - 1
 gdt_pointer:
     .word gdt_limit
@@ -236,7 +236,7 @@ boot_stack:
     .skip 65536
 boot_stack_end:
 ap_stacks:
-    .skip 8 * 16384
+    .skip 64 * 16384
     .globl boot_info
 boot_info:
     .skip 8

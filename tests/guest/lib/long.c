@@ -234,6 +234,14 @@ static volatile uint32_t cpus_up = 1;
 static cpu_work *volatile cpu_jobs[CPUS_MAX];
 void ap_start(unsigned cpu);
 
+bool cpus_sleep;
+
+static void wake_up(struct frame *f)
+{
+    (void)f;
+    apic_eoi();
+}
+
 unsigned cpu_self(void)
 {
     return cpuid(1, 0).ebx >> 24;
@@ -251,7 +259,10 @@ void ap_start(unsigned cpu)
             work(cpu);
             __atomic_store_n(&cpu_jobs[cpu], NULL, __ATOMIC_SEQ_CST);
         }
-        cpu_relax();
+        if (cpus_sleep)
+            sti_hlt_cli(); /* work that came before has left its interrupt pending */
+        else
+            cpu_relax();
     }
 }
 
@@ -262,6 +273,8 @@ unsigned cpus_start(void)
     if (want > CPUS_MAX)
         want = CPUS_MAX;
     apic_enable();
+    if (cpus_sleep)
+        guest_handlers[VEC_WORK] = wake_up;
     if (cpus_up >= want)
         return want;
     memcpy((void *)AP_TRAMPOLINE, ap_trampoline, (size_t)(ap_trampoline_end - ap_trampoline));
@@ -295,6 +308,8 @@ void cpu_call(unsigned cpu, cpu_work *work)
     while (cpu_jobs[cpu])
         cpu_relax();
     __atomic_store_n(&cpu_jobs[cpu], work, __ATOMIC_SEQ_CST);
+    if (cpus_sleep)
+        apic_send(cpu, 0x4000 | VEC_WORK);
 }
 
 void cpu_wait(unsigned cpu)

@@ -13,7 +13,7 @@
 #define SEL_USER64 0x33
 #define SEL_TEST 0x40 /* first of the slots for tests, up to 0xf8 */
 #define SEL_TSS(cpu) (0x100 + 16 * (cpu))
-#define CPUS_MAX 8
+#define CPUS_MAX 64
 
 struct frame {
     uint64_t r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp, rbx, rdx, rcx, rax;
@@ -152,7 +152,10 @@ static inline void apic_eoi(void)
     apic_write(APIC_EOI, 0);
 }
 
-/* Further CPUs. cpus_start returns how many run now (CPU 0 included). */
+/* Further CPUs. cpus_start returns how many run now (CPU 0 included). Those without work spin, or where cpus_sleep is
+ * set before the start, wait in HLT for an interrupt with vector VEC_WORK. */
+#define VEC_WORK 0xfe
+extern bool cpus_sleep;
 unsigned cpus_start(void);
 typedef void cpu_work(unsigned cpu);
 void cpu_call(unsigned cpu, cpu_work *work); /* start it there */

@@ -453,8 +453,10 @@ static void plain_fall(struct t1 *s, const struct t1_node *n)
 {
     struct t1_node *next = bt_t1_node_at(s, s->rip);
 
-    if (next && next == n + 1 && next->in_fp)
+    if (next && next == n + 1 && next->in_fp) {
+        t1_fl_clobber(s);
         out_fp_again(s, next->in_fp);
+    }
     t1_goto(s, BT_JMP, s->rip);
 }
 

@@ -81,11 +81,13 @@ static bool group_mem(const struct bt_op *op, const struct t1_desc *d, struct gr
     return true;
 }
 
-static bool group_stack(const struct t1_desc *d, struct group_access *ret)
+/* Not where the operation has a memory operand too: its miss leads to the handler and behind the operation, past the
+ * place where the group would begin. */
+static bool group_stack(const struct bt_op *op, const struct t1_desc *d, struct group_access *ret)
 {
     bool push = d->class == T1_PUSH || d->class == T1_CALL || d->class == T1_PUSHF;
 
-    if (!push && d->class != T1_POP && d->class != T1_RET)
+    if ((!push && d->class != T1_POP && d->class != T1_RET) || op->flags & BT_OPF_MEM)
         return false;
     *ret = (struct group_access){ .base = BT_RSP, .disp = push ? -8 : 0, .size = 8, .write = push };
     return true;
@@ -115,8 +117,8 @@ static unsigned group_changes(const struct bt_op *op, const struct t1_desc *d)
         return d->sub == BT_ALU_CMP || (d->kind != BT_K_RR && d->kind != BT_K_RI && d->kind != BT_K_RM) ? 0 : dst;
     case T1_MOV:
         return d->kind == BT_K_MR || d->kind == BT_K_MI ? 0 : dst;
-    case T1_FP:
-        return (d->kind == T1_FP_GEN || d->kind == T1_FP_GEN_LD) ? dst : 0;
+    case T1_FP: /* string comparisons, which a handler does, may change RCX */
+        return (d->kind == T1_FP_GEN || d->kind == T1_FP_GEN_LD) ? dst | 1U << BT_RCX : 0;
     case T1_UNARY:
         return d->kind == BT_U_R ? dst : 0;
     case T1_SHIFT:
@@ -223,11 +225,12 @@ static void group_step(struct group_scan *g, unsigned i, const struct bt_op *op)
     int32_t step;
 
     g->s->mem_group[i] = g->s->stack_group[i] = -1;
-    if (group_mem(op, d, &a) && !(d->class == T1_PUSH && a.base == BT_RSP))
-        group_join(g, i, &g->s->mem_group[i], &a);
-    if (group_stack(d, &a) && g->s->mem_group[i] < 0) /* one group each, so that s->moved is enough */
-        group_join(g, i, &g->s->stack_group[i], &a);
     changes = group_changes(op, d);
+    /* A store that changes its own base could not say any more where it went. */
+    if (group_mem(op, d, &a) && !(a.write && changes >> a.base & 1))
+        group_join(g, i, &g->s->mem_group[i], &a);
+    else if (group_stack(op, d, &a))
+        group_join(g, i, &g->s->stack_group[i], &a);
     if (group_rsp_step(op, d, &step)) {
         changes &= ~(1U << BT_RSP);
         g->moved[BT_RSP] += step;

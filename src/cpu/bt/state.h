@@ -125,7 +125,7 @@ enum bt_mode { BT_MODE_16, BT_MODE_32, BT_MODE_64 };
 /* Soft TLB: direct-mapped, per access context. Instruction fetches have their own entries (BT_CTX_FETCH + BT_CTX_KERNEL
  * or BT_CTX_USER), so that code and the data that it works on do not evict each other. */
 enum { BT_CTX_KERNEL, BT_CTX_USER, BT_CTX_KERNEL_AC, BT_CTX_FETCH, BT_NCTX = BT_CTX_FETCH + 2 };
-#define BT_TLB_BITS 9
+#define BT_TLB_BITS 10
 #define BT_TLB_SIZE (1U << BT_TLB_BITS)
 /* The tag of an empty entry: a page whose entry would be another one, so that no address can be taken for a hit, by
  * comparison of pages or by subtraction (t1_probe.c). */
@@ -177,7 +177,7 @@ enum {
 /* Interrupt shadows: no interrupt after the next instruction boundary. */
 enum { BT_SHADOW_STI = 1, BT_SHADOW_MOVSS = 2 }; /* values of KVM_X86_SHADOW_INT_* swapped on purpose: see get_events */
 
-#define BT_TLB_LOG 512
+#define BT_TLB_LOG 1024
 
 /* Private state of the system half (mmu, segments, debug, MSRs); nobody else looks inside. */
 struct bt_sys {
@@ -201,16 +201,16 @@ struct bt_sys {
 };
 
 /* Branch cache of translated code: where the translation of a linear address begins. */
-#define BT_JC_SIZE 2048U
+#define BT_JC_SIZE 16384U
 struct bt_jce {
     uint64_t rip; /* empty: bt_jc_none */
     const void *code;
 };
 
-/* An address that would be looked up elsewhere. */
+/* An address that would be looked up elsewhere. Zero nearly everywhere: what is not used is not touched. */
 static inline uint64_t bt_jc_none(unsigned slot)
 {
-    return slot ^ 1;
+    return slot == 0;
 }
 
 #define BT_CPUID_MAX 96

@@ -35,11 +35,14 @@ void bt_t1_forget(struct bt_vcpu *c)
 {
     for (unsigned i = 0; i < 2 * BT_TLB_SIZE; i++)
         atomic_store_explicit(&c->tlb[BT_CTX_FETCH + i / BT_TLB_SIZE][i % BT_TLB_SIZE].xid, 0, memory_order_relaxed);
-
     c->t1_link = 0;
     c->t1_stale = NULL;
-    for (unsigned i = 0; i < BT_CTX_FETCH * BT_JC_SIZE; i++)
-        c->jc[i / BT_JC_SIZE][i % BT_JC_SIZE] = (struct bt_jce){ .rip = bt_jc_none(i % BT_JC_SIZE) };
+    for (unsigned i = 0; i < BT_CTX_FETCH * BT_JC_SIZE; i++) {
+        struct bt_jce *e = &c->jc[i / BT_JC_SIZE][i % BT_JC_SIZE];
+
+        if (e->rip != bt_jc_none(i % BT_JC_SIZE)) /* what was never used stays untouched */
+            *e = (struct bt_jce){ .rip = bt_jc_none(i % BT_JC_SIZE) };
+    }
 }
 
 void bt_t1_run(struct bt_vcpu *c, const struct bt_trans *t)

@@ -118,7 +118,7 @@ static void test_operands(void **state)
         assert_int_equal(op.len, r->len);
         assert_int_equal(op.osize, r->osize);
         assert_int_equal(op.asize, r->asize);
-        assert_true(op.amask == (r->asize == 8 ? ~0ULL : (1ULL << (8 * r->asize)) - 1));
+        assert_true(bt_amask(&op) == (r->asize == 8 ? ~0ULL : (1ULL << (8 * r->asize)) - 1));
         assert_int_equal(op.bits, bits[r->mode]);
         assert_int_equal(!(op.flags & BT_OPF_LONG), r->mode != BT_MODE_64);
         assert_int_equal(op.seg, r->seg);

@@ -149,7 +149,7 @@ static int decode(const uint8_t *code, unsigned n, enum bt_mode mode, struct bt_
     op->bits = mode == BT_MODE_64 ? 64 : 32;
     op->base = op->index = BT_ZERO;
     op->seg = BT_DS;
-    op->amask = ~0ULL;
+    op->asize = 8;
     op->osize = in->zi.operand_width / 8;
     for (unsigned i = 0; i < in->zi.operand_count; i++) {
         const ZydisDecodedOperand *o = &in->ops[i];
@@ -159,7 +159,7 @@ static int decode(const uint8_t *code, unsigned n, enum bt_mode mode, struct bt_
         in->mem_op = (uint8_t)i;
         op->base = (uint8_t)gpr_index(o->mem.base);
         op->index = (uint8_t)gpr_index(o->mem.index);
-        op->scale = o->mem.scale > 1 ? (uint8_t)__builtin_ctz(o->mem.scale) : 0;
+        op->scale = (o->mem.scale > 1 ? (uint8_t)__builtin_ctz(o->mem.scale) : 0) & 3U;
         op->disp = o->mem.disp.value;
         op->flags = BT_OPF_MEM | (mode == BT_MODE_64 ? BT_OPF_LONG : 0);
         op->msize = (uint8_t)(o->size / 8);

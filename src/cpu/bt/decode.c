@@ -273,7 +273,7 @@ static void bt_fill_mem(const struct bt_insn *in, struct bt_op *op)
 
     op->base = bt_addr_reg(o->mem.base);
     op->index = bt_addr_reg(o->mem.index);
-    op->scale = op->index == BT_ZERO ? 0 : bt_log2(o->mem.scale);
+    op->scale = op->index == BT_ZERO ? 0 : bt_log2(o->mem.scale) & 3U;
     op->disp = o->mem.disp.value;
     /* SIB without a base (mod 0, base field 5, whatever REX.B says): Zydis 4.0 names R13D there under an address-size
      * override, and leaves out the displacement. */
@@ -312,13 +312,12 @@ static void bt_fill_common(const struct bt_insn *in, struct bt_op *op)
     *op = (struct bt_op){
         .len = zi->length,
         .osize = zi->operand_width / 8,
-        .asize = zi->address_width / 8,
+        .asize = (zi->address_width / 8U) & 15U,
         .base = BT_ZERO,
         .index = BT_ZERO,
         .seg = BT_NOSEG,
         .bits = mode_bits[in->mode],
     };
-    op->amask = op->asize >= 8 ? ~0ULL : (1ULL << (op->asize * 8)) - 1;
     if (in->mode == BT_MODE_64)
         op->flags |= BT_OPF_LONG | BT_OPF_STACK64;
     if (zi->attributes & ZYDIS_ATTRIB_HAS_LOCK)

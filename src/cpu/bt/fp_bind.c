@@ -375,7 +375,7 @@ static void fp_mem_rdi(const struct fp_parts *p, struct bt_op *op)
         for (uint8_t s = is64 ? BT_FS : BT_ES; s <= BT_GS; s++)
             if (p->in->zi.raw.prefixes[i].value == prefix[s])
                 op->seg = s;
-    op->amask = p->in->zi.address_width == 16 ? 0xffff : p->in->zi.address_width == 32 ? 0xffffffff : ~0ULL;
+    op->asize = (p->in->zi.address_width / 8U) & 15U;
     op->flags |= BT_OPF_MEM | (is64 ? BT_OPF_LONG : 0);
 }
 
@@ -409,7 +409,7 @@ static int fp_bind_gather(const struct fp_parts *p, struct bt_op *op)
     op->x[2] = fp_vvvv_of(p);
     op->imm = size | isize << 8 | n << 16;
     op->index = BT_ZERO;
-    op->scale = p->in->bytes[zi->raw.sib.offset] >> 6;
+    op->scale = (p->in->bytes[zi->raw.sib.offset] >> 6) & 3U;
     op->msize = (uint8_t)size;
     op->fn = bt_fp_gather;
     return 0;

@@ -59,7 +59,7 @@ static void fp_st_element(struct bt_vcpu *c, uint64_t lin, const void *from, uns
 /* Linear address of the element at byte n of the operand. */
 static uint64_t fp_element_lin(struct bt_vcpu *c, const struct bt_op *op, unsigned n, unsigned size, unsigned acc)
 {
-    return bt_lin(c, op->flags & BT_OPF_LONG, op->seg, (bt_ea(c, op) + n) & op->amask, size, acc);
+    return bt_lin(c, op->flags & BT_OPF_LONG, op->seg, (bt_ea(c, op) + n) & bt_amask(op), size, acc);
 }
 
 /* Whole operand in one page that the TLB lets us access: pointer to it, else NULL. 64-bit mode only (no limits there).
@@ -172,7 +172,7 @@ enum bt_next bt_fp_gather(struct bt_vcpu *c, const struct bt_op *op)
         uint64_t index = isize == 8 ? load_le64(ip) : (uint64_t)(int64_t)(int32_t)load_le32(ip);
 
         if (set & BIT(i)) {
-            uint64_t off = (c->r[op->base] + (index << op->scale) + (uint64_t)op->disp) & op->amask;
+            uint64_t off = (c->r[op->base] + (index << op->scale) + (uint64_t)op->disp) & bt_amask(op);
             uint8_t value[8];
 
             fp_ld_element(c, bt_lin(c, op->flags & BT_OPF_LONG, op->seg, off, size, BT_ACC_READ), value, size, op->seg);

@@ -22,7 +22,7 @@
     {                                                                                                             \
         int64_t step = ((int64_t)(int##bits##_t)n >> (bits == 16 ? 4 : bits == 32 ? 5 : 6)) * (bits / 8);         \
                                                                                                                   \
-        return bt_lin(c, op->flags & BT_OPF_LONG, op->seg, (bt_ea(c, op) + (uint64_t)step) & op->amask, bits / 8, \
+        return bt_lin(c, op->flags & BT_OPF_LONG, op->seg, (bt_ea(c, op) + (uint64_t)step) & bt_amask(op), bits / 8, \
                       acc);                                                                                       \
     }
 #define DEF_BT_R(name, bits, wb)                                                                                       \

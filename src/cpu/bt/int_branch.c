@@ -137,7 +137,7 @@ const bt_fn bt_int_ret[2] = { h_ret_any, h_ret_64 };
 /* LOOPNE, LOOPE, LOOP count rCX (by address size) down; JrCXZ only looks at it. */
 static ALWAYS_INLINE enum bt_next bt_loop(struct bt_vcpu *c, const struct bt_op *op, unsigned kind)
 {
-    uint64_t count = (c->r[BT_RCX] - (kind == BT_LOOP_CXZ ? 0 : 1)) & op->amask;
+    uint64_t count = (c->r[BT_RCX] - (kind == BT_LOOP_CXZ ? 0 : 1)) & bt_amask(op);
     uint64_t target = 0;
     bool taken = count != 0;
 

@@ -27,7 +27,7 @@ enum bt_next bt_int_pause(struct bt_vcpu *c, const struct bt_op *op)
 /* AL = [rBX + AL]; the decoder set base to rBX. */
 enum bt_next bt_int_xlat(struct bt_vcpu *c, const struct bt_op *op)
 {
-    uint64_t off = (c->r[BT_RBX] + bt_rd8(c, BT_RAX * 8)) & op->amask;
+    uint64_t off = (c->r[BT_RBX] + bt_rd8(c, BT_RAX * 8)) & bt_amask(op);
 
     bt_wr8(c, BT_RAX * 8, bt_ld8(c, bt_lin(c, op->flags & BT_OPF_LONG, op->seg, off, 1, BT_ACC_READ), op->seg));
     return BT_NEXT;
@@ -42,7 +42,7 @@ enum bt_next bt_int_bound(struct bt_vcpu *c, const struct bt_op *op)
     int64_t v = small ? (int16_t)bt_rd16(c, op->dst) : (int32_t)bt_rd32(c, op->dst), lower, upper;
 
     lower = small ? (int16_t)bt_ld16(c, lin, op->seg) : (int32_t)bt_ld32(c, lin, op->seg);
-    lin = bt_lin(c, false, op->seg, (off + op->osize) & op->amask, op->osize, BT_ACC_READ);
+    lin = bt_lin(c, false, op->seg, (off + op->osize) & bt_amask(op), op->osize, BT_ACC_READ);
     upper = small ? (int16_t)bt_ld16(c, lin, op->seg) : (int32_t)bt_ld32(c, lin, op->seg);
     if (v < lower || v > upper)
         bt_raise(c, BT_BR);
@@ -59,7 +59,7 @@ enum bt_next bt_int_clflush(struct bt_vcpu *c, const struct bt_op *op)
 /* Zero the 64-byte line at rAX. */
 enum bt_next bt_int_clzero(struct bt_vcpu *c, const struct bt_op *op)
 {
-    uint64_t off = c->r[BT_RAX] & op->amask & ~63ULL;
+    uint64_t off = c->r[BT_RAX] & bt_amask(op) & ~63ULL;
     uint64_t lin = bt_lin(c, op->flags & BT_OPF_LONG, op->seg, off, 64, BT_ACC_WRITE);
 
     bt_probe_write(c, c->ctx, lin, 64, op->seg);

@@ -19,7 +19,7 @@ typedef uint64_t bt_u64 __attribute__((may_alias, aligned(1)));
 /* Offset part of the memory operand, truncated to the address size. */
 static ALWAYS_INLINE uint64_t bt_ea(const struct bt_vcpu *c, const struct bt_op *op)
 {
-    return (c->r[op->base] + (c->r[op->index] << op->scale) + (uint64_t)op->disp) & op->amask;
+    return (c->r[op->base] + (c->r[op->index] << op->scale) + (uint64_t)op->disp) & bt_amask(op);
 }
 
 /* Segmentation in 16/32-bit modes: limit and type checks (#GP(0)/#SS(0)); returns the 32-bit linear address. seg.c */

@@ -193,12 +193,13 @@ static enum run_result run_blocks(struct bt_vcpu *c)
 #define RUN_TRANS_MAX 8U     /* translations of one block: addresses and contexts */
 
 /* The one that is there already; how many others. */
-static ALWAYS_INLINE const struct bt_trans *run_find_trans(const struct bt_vcpu *c, struct bt_block *b, unsigned *ret_n)
+static ALWAYS_INLINE const struct bt_trans *run_find_trans(const struct bt_vcpu *c, struct bt_block *b, bool plain,
+                                                           unsigned *ret_n)
 {
     const struct bt_trans *t = atomic_load_explicit(&b->trans, memory_order_acquire);
 
     *ret_n = 0;
-    while (t && (t->rip != c->r[BT_RIP] || t->ctx != c->ctx)) {
+    while (t && (t->rip != c->r[BT_RIP] || t->ctx != c->ctx || t->plain != plain)) {
         t = t->next;
         ++*ret_n;
     }
@@ -206,17 +207,17 @@ static ALWAYS_INLINE const struct bt_trans *run_find_trans(const struct bt_vcpu 
 }
 
 /* NULL: cannot be done, or everything has to be evicted first. */
-static NOINLINE const struct bt_trans *run_translate(struct bt_vcpu *c, struct bt_block *b)
+static NOINLINE const struct bt_trans *run_translate(struct bt_vcpu *c, struct bt_block *b, bool plain)
 {
     const struct bt_trans *t;
     unsigned n;
 
     bt_lock(&c->cache->lock);
-    t = run_find_trans(c, b, &n); /* another vCPU may have been faster */
+    t = run_find_trans(c, b, plain, &n); /* another vCPU may have been faster */
     if (!t && bt_t1_full(c->t1)) {
         bt_cache_evict_locked(c->vm);
     } else if (!t && !atomic_load(&c->cache->evicting)) {
-        t = bt_t1_translate(c, b);
+        t = bt_t1_translate(c, b, plain);
         if (!t)
             atomic_store_explicit(&b->runs, RUN_NEVER, memory_order_relaxed);
     }
@@ -231,18 +232,20 @@ static const struct bt_trans *run_trans(struct bt_vcpu *c, struct bt_block *b)
     uint32_t runs;
     unsigned n;
 
-    t = run_find_trans(c, b, &n);
+    bool plain = (c->t1_link & T1_LINK_PLAIN) != 0;
+
+    t = run_find_trans(c, b, plain, &n);
     if (LIKELY(t))
         return t;
     runs = atomic_load_explicit(&b->runs, memory_order_relaxed);
     if (runs == RUN_NEVER || n >= RUN_TRANS_MAX)
         return NULL;
-    if (runs < c->vm->hot) {
+    if (runs < c->vm->hot && !plain) {
         atomic_store_explicit(&b->runs, runs + 1, memory_order_relaxed);
         return NULL;
     }
     bt_fp_sync(c);
-    return run_translate(c, b);
+    return run_translate(c, b, plain);
 }
 
 /* The same with translations of the blocks that run often. They chain among themselves and come back here for events,
@@ -272,7 +275,8 @@ static enum run_result run_translated(struct bt_vcpu *c)
             bt_fp_sync(c);
             bt_t1_connect(c, t);
         }
-        bt_t1_remember(c, t);
+        if (LIKELY(!t->plain))
+            bt_t1_remember(c, t);
         c->op_end = b->ops + b->n_ops;
         bt_t1_run(c, t);
     }

@@ -98,26 +98,31 @@ enum {
     BT_OPF_STACK64 = 1 << 7, /* stack accesses use RSP whole (64-bit mode) */
 };
 
-/* One decoded instruction; 64 bytes, read-only once built. Handlers see operands only through this. */
+/* One decoded instruction, read-only once built. Handlers see operands only through this. */
 struct bt_op {
     bt_fn fn;
     uint64_t imm;   /* immediate sign-extended to 64 bits; branches: displacement from the next instruction */
     int64_t disp;   /* of the memory operand; RIP-relative: base = BT_RIP and disp includes len */
-    uint64_t amask; /* address-size mask: 0xffff, 0xffffffff, ~0 */
     uintptr_t aux;  /* handler's own: stub address, table pointer, second immediate... */
     uint8_t len;
     uint8_t osize;    /* effective operand size in bytes: 1, 2, 4, 8 (stack and branches: the effective one) */
     uint8_t dst, src; /* byte offsets into r[] (AH: 1, CH: 9...) */
-    uint8_t base, index, scale, seg; /* indices; scale is a shift count 0..3 */
-    uint8_t msize;                   /* bytes of the memory operand */
-    uint8_t asize;                   /* 2, 4, 8 */
+    uint8_t base, index, seg; /* indices */
+    uint8_t msize;            /* bytes of the memory operand */
+    uint8_t scale : 2;        /* a shift count */
+    uint8_t asize : 4;        /* 2, 4, 8 */
+    uint8_t stores : 1;       /* may write to memory */
+    uint8_t bits;             /* 16, 32 or 64: code size it was decoded for */
     uint16_t flags;
-    uint8_t x[4];   /* handler's own */
-    uint8_t bits;   /* 16, 32 or 64: code size it was decoded for */
-    uint8_t stores; /* may write to memory */
-    uint8_t pad[6];
+    uint8_t x[4]; /* handler's own */
 };
-_Static_assert(sizeof(struct bt_op) == 64, "one cache line");
+_Static_assert(sizeof(struct bt_op) == 48, "there are many of them");
+
+/* Address-size mask: 0xffff, 0xffffffff, ~0. */
+static inline uint64_t bt_amask(const struct bt_op *op)
+{
+    return ~0ULL >> (64 - 8 * op->asize);
+}
 
 /* Code modes (part of the block key). */
 enum bt_mode { BT_MODE_16, BT_MODE_32, BT_MODE_64 };

@@ -70,7 +70,7 @@ static enum bt_next h_out(struct bt_vcpu *c, const struct bt_op *op)
 /* Add to an index or count register in the width of the address size. */
 static void io_advance(struct bt_vcpu *c, const struct bt_op *op, unsigned reg, uint64_t by)
 {
-    uint64_t v = (c->r[reg] + by) & op->amask;
+    uint64_t v = (c->r[reg] + by) & bt_amask(op);
 
     c->r[reg] = op->asize == 2 ? (c->r[reg] & ~0xffffULL) | v : v;
 }
@@ -80,7 +80,7 @@ static void io_ins_one(struct bt_vcpu *c, const struct bt_op *op)
     unsigned len = op->x[0];
     uint16_t port = (uint16_t)c->r[BT_RDX];
     bool wide = op->flags & BT_OPF_LONG;
-    uint64_t lin = bt_lin(c, wide, BT_ES, c->r[BT_RDI] & op->amask, len, BT_ACC_WRITE);
+    uint64_t lin = bt_lin(c, wide, BT_ES, c->r[BT_RDI] & bt_amask(op), len, BT_ACC_WRITE);
     uint32_t v = 0;
 
     bt_probe_write(c, c->ctx, lin, len, BT_ES);
@@ -94,7 +94,7 @@ static void io_outs_one(struct bt_vcpu *c, const struct bt_op *op)
     unsigned len = op->x[0];
     uint16_t port = (uint16_t)c->r[BT_RDX];
     bool wide = op->flags & BT_OPF_LONG;
-    uint64_t lin = bt_lin(c, wide, op->seg, c->r[BT_RSI] & op->amask, len, BT_ACC_READ);
+    uint64_t lin = bt_lin(c, wide, op->seg, c->r[BT_RSI] & bt_amask(op), len, BT_ACC_READ);
     uint32_t v = 0;
 
     bt_ld_bytes(c, lin, &v, len, op->seg);
@@ -117,7 +117,7 @@ static enum bt_next io_string(struct bt_vcpu *c, const struct bt_op *op, bool in
     bool rep = op->flags & (BT_OPF_REP | BT_OPF_REPNE);
     uint64_t step = c->rflags & BT_DF ? -(uint64_t)op->x[0] : op->x[0];
 
-    if (rep && (c->r[BT_RCX] & op->amask) == 0)
+    if (rep && (c->r[BT_RCX] & bt_amask(op)) == 0)
         return BT_NEXT;
     bt_io_check(c, (uint16_t)c->r[BT_RDX], op->x[0]);
     for (;;) {
@@ -129,7 +129,7 @@ static enum bt_next io_string(struct bt_vcpu *c, const struct bt_op *op, bool in
         if (!rep)
             return BT_END;
         io_advance(c, op, BT_RCX, ~0ULL);
-        if ((c->r[BT_RCX] & op->amask) == 0)
+        if ((c->r[BT_RCX] & bt_amask(op)) == 0)
             return BT_END;
         if (io_interrupted(c)) {
             bt_rep_yield(c);

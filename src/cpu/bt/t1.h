@@ -12,6 +12,8 @@
 
 /* Set in c->t1_link: the jump leads to the page that it stands in. */
 #define T1_LINK_NEAR (1U << 31)
+/* ... and to a plain translation (bt_trans.plain). */
+#define T1_LINK_PLAIN (1U << 30)
 
 struct bt_trans {
     uint64_t rip, gpa;
@@ -21,6 +23,7 @@ struct bt_trans {
     uint32_t xid2;  /* ... instruction, else 0 */
     uint32_t stale; /* offset of the displacement of the jump that is taken where the page has another id; 0: none */
     uint8_t ctx;
+    bool plain; /* looks up every access by itself (t1_group.c); only jumped to from others */
     struct bt_trans *next; /* other translations of the block */
 };
 
@@ -35,7 +38,7 @@ void bt_t1_forget(struct bt_vcpu *c);
 bool bt_t1_full(const struct bt_t1 *t);
 /* Translate b for the present rip and context; bt_t1_full was false. NULL: cannot be translated. Cache's lock held;
  * between blocks only; ordinary code: guest FP state has been saved. */
-const struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b);
+const struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b, bool plain);
 
 /* t belongs to b, which is current, at the present rip: let chained jumps into its page find their way. false: the code
  * was changed just now. */

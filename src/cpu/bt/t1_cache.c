@@ -97,7 +97,7 @@ static void trans_take(struct t1 *s)
         struct t1_node *n = &s->nodes[i];
 
         n->t = &m->trans[m->n_trans + i];
-        *n->t = (struct bt_trans){ .rip = n->rip, .gpa = n->b->gpa, .ctx = s->ctx };
+        *n->t = (struct bt_trans){ .rip = n->rip, .gpa = n->b->gpa, .ctx = s->ctx, .plain = s->plain };
         trans_ids(s, n);
     }
 }
@@ -122,7 +122,7 @@ static const struct bt_trans *trans_publish(struct t1 *s, uint64_t rip)
     return ret;
 }
 
-const struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b)
+const struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b, bool plain)
 {
     struct bt_t1 *m = c->t1;
     struct t1 *s = m->work;
@@ -134,6 +134,7 @@ const struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b)
     s->t = m;
     s->ctx = c->ctx;
     s->rip = c->r[BT_RIP];
+    s->plain = plain;
     s->e = (struct bt_emit){ .buf = m->rw, .pos = m->used, .end = m->used + T1_RESERVE };
     bt_t1_region(s, b);
     trans_take(s);
@@ -176,7 +177,7 @@ void bt_t1_connect(struct bt_vcpu *c, const struct bt_trans *t)
         if (bt_emit_retarget(&e, old->stale, t->entry))
             c->stat[BT_STAT_T1_STALE]++;
     } else if (link) {
-        if (bt_emit_retarget(&e, link & ~T1_LINK_NEAR, link & T1_LINK_NEAR ? t->near : t->entry))
+        if (bt_emit_retarget(&e, link & ~(T1_LINK_NEAR | T1_LINK_PLAIN), link & T1_LINK_NEAR ? t->near : t->entry))
             c->stat[BT_STAT_T1_LINK]++;
     } else {
         return;

@@ -46,6 +46,7 @@ static void fixed_call(struct bt_emit *e, const void *fn)
 static void fixed_enter(struct bt_t1 *t, struct bt_emit *e)
 {
     static const uint8_t saved[] = { 3, 5, 12, 13, 14, 15 };
+    uint32_t to_rip;
 
     t->enter = e->pos;
     for (unsigned i = 0; i < ARRAY_SIZE(saved); i++) {
@@ -58,6 +59,17 @@ static void fixed_enter(struct bt_t1 *t, struct bt_emit *e)
     fixed_image(e, false);
     fixed_regs(e, false);
     bt_emit_ins(e, 8, 0xff | BT_OPC_NOREXW, 4, bt_x_reg(T1_P));
+    /* r10: struct bt_trans whose head found another page id. */
+    t->leave_stale = e->pos;
+    bt_emit_ins(e, 8, 0x89, T1_I, t1_state(T1_OFF(t1_stale)));
+    bt_emit_ins(e, 8, 0x8b, T1_P, bt_x_mem(T1_I, (int32_t)offsetof(struct bt_trans, rip)));
+    to_rip = bt_emit_jump(e, BT_JMP);
+    /* r10: for c->t1_link; r11: rip. */
+    t->leave_link = e->pos;
+    bt_emit_ins(e, 4, 0x89, T1_I, t1_state(T1_OFF(t1_link)));
+    bt_emit_target(e, to_rip, e->pos);
+    t->leave_rip = e->pos; /* r11: rip */
+    bt_emit_ins(e, 8, 0x89, T1_P, t1_state(T1_OFF(r[BT_RIP])));
     t->leave = e->pos;
     fixed_image(e, true);
     fixed_regs(e, true);
@@ -165,9 +177,12 @@ static void fixed_event(struct bt_t1 *t, struct bt_emit *e)
     bt_emit_jump_to(e, BT_JMP, t->leave);
 }
 
-/* Called with r11 = host pointer, r10 = size after a store to a page with code or while there is a dirty log. */
+/* Called with r11 = host pointer, r10 = size after a store to a page with code or while there is a dirty log. Leaves to
+ * r15 if the store changed code that was decoded. */
 static void fixed_note(struct bt_t1 *t, struct bt_emit *e)
 {
+    uint32_t left;
+
     t->note = e->pos;
     fixed_image(e, true);
     fixed_regs(e, true);
@@ -177,7 +192,14 @@ static void fixed_note(struct bt_t1 *t, struct bt_emit *e)
     fixed_call(e, (const void *)(uintptr_t)bt_note_write_host);
     fixed_regs(e, false);
     fixed_image(e, false);
+    bt_emit_ins(e, 8, 0x83, 7, t1_state(T1_OFF(op_end)));
+    bt_emit_u8(e, 0);
+    left = bt_emit_jump(e, 4);
     bt_emit_u8(e, 0xc3);
+    bt_emit_target(e, left, e->pos);
+    fixed_rsp(e, 8);
+    bt_emit_ins(e, 8, 0x89, T1_T, bt_x_reg(T1_P));
+    bt_emit_jump_to(e, BT_JMP, t->leave_rip);
 }
 
 /* Called with r10 = BT_FP_READY_*: make the vector state live. r10 becomes 0 where the guest may not use it. */

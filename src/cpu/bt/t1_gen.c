@@ -173,9 +173,7 @@ void t1_goto(struct t1 *s, int cc, uint64_t target)
         exit_add(s, cc, target, ((target ^ s->page) & ~(MEM_PAGE_SIZE - 1)) == 0);
         return;
     }
-    if (n->pos != 0) { /* backwards, or from a plain version: what the label wants is made in line */
-        if (n->fl & T1_FL_HOST)
-            t1_fl_host(s);
+    if (n->pos != 0) { /* backwards: what the label wants is made in line */
         if (!node_fl_ok(s, n))
             t1_fl_img(s);
         bt_emit_jump_to(&s->e, cc, n->pos);
@@ -196,8 +194,15 @@ void t1_goto(struct t1 *s, int cc, uint64_t target)
 void t1_leave_at(struct t1 *s, uint64_t rip)
 {
     bt_emit_const(&s->e, T1_P, rip);
-    bt_emit_ins(&s->e, 8, 0x89, T1_P, t1_state(T1_OFF(r[BT_RIP])));
-    bt_emit_jump_to(&s->e, BT_JMP, s->t->leave);
+    bt_emit_jump_to(&s->e, BT_JMP, s->t->leave_rip);
+}
+
+/* The same; the run loop is to lead the jump whose displacement is at `jump` to the translation of rip. */
+static void leave_linking(struct t1 *s, uint32_t jump, uint32_t flags, uint64_t rip)
+{
+    bt_emit_const(&s->e, T1_I, jump | flags);
+    bt_emit_const(&s->e, T1_P, rip);
+    bt_emit_jump_to(&s->e, BT_JMP, s->t->leave_link);
 }
 
 void t1_alt_jump(struct t1 *s, int cc)
@@ -209,8 +214,7 @@ void t1_alt_jump(struct t1 *s, int cc)
         return;
     }
     s->n_alts++;
-    a->i_node = s->i_node;
-    a->i_op = s->i_op;
+    a->rip = s->rip;
     t1_pending_save(s, &a->pending);
     a->jump = bt_emit_jump(&s->e, cc);
 }
@@ -248,7 +252,7 @@ static void out_slow(struct t1 *s, struct t1_slow *w)
         bt_emit_ins(&s->e, 4, 0x0fb7, T1_A, t1_state(T1_OFF(t1_flags)));
     else if (w->from_host)
         fl_save(s);
-    t1_out_pending(s, &w->pending);
+    t1_out_pending(s, &w->pending, w->rip);
     t1_callout(s, w->op, w->rip);
     if (w->back == 0) {
         /* A handler that ends the block never comes back; if one should, the state is complete at the next one. */
@@ -273,9 +277,7 @@ static void out_exit(struct t1 *s, const struct t1_exit *x)
         jump = bt_emit_jump_aligned(&s->e, BT_JMP);
         bt_emit_target(&s->e, jump, s->e.pos);
     }
-    bt_emit_ins(&s->e, 4, 0xc7, 0, t1_state(T1_OFF(t1_link)));
-    bt_emit_u32(&s->e, jump | (x->near ? T1_LINK_NEAR : 0));
-    t1_leave_at(s, x->target);
+    leave_linking(s, jump, x->near ? T1_LINK_NEAR : 0, x->target);
 }
 
 static void out_fix(struct t1 *s, const struct t1_fix *f)
@@ -340,13 +342,15 @@ static void out_head(struct t1 *s, const struct t1_node *n)
     if (n->headless)
         return;
     bt_emit_target(&s->e, n->t->stale, s->e.pos);
-    bt_emit_const(&s->e, T1_P, (uint64_t)(uintptr_t)n->t);
-    bt_emit_ins(&s->e, 8, 0x89, T1_P, t1_state(T1_OFF(t1_stale)));
-    if (n->page2_jump)
-        bt_emit_target(&s->e, n->page2_jump, s->e.pos);
-    if (n->bytes_jump)
-        bt_emit_target(&s->e, n->bytes_jump, s->e.pos);
-    t1_leave_at(s, n->rip);
+    bt_emit_const(&s->e, T1_I, (uint64_t)(uintptr_t)n->t);
+    bt_emit_jump_to(&s->e, BT_JMP, s->t->leave_stale);
+    if (n->page2_jump || n->bytes_jump) {
+        if (n->page2_jump)
+            bt_emit_target(&s->e, n->page2_jump, s->e.pos);
+        if (n->bytes_jump)
+            bt_emit_target(&s->e, n->bytes_jump, s->e.pos);
+        t1_leave_at(s, n->rip);
+    }
     out_event(s, n, n->event_jump, n->event_back);
 }
 
@@ -371,7 +375,7 @@ static void one(struct t1 *s)
         struct t1_pending pending;
 
         t1_pending_save(s, &pending);
-        t1_out_pending(s, &pending);
+        t1_out_pending(s, &pending, s->rip);
     }
     t1_callout(s, s->op, s->rip);
     s->fp_ok = 0;
@@ -399,7 +403,6 @@ static void label(struct t1 *s, struct t1_node *n, bool fall)
     s->fl = n->fl;
     if (!inherit)
         s->fp_ok = 0;
-    n->in_fp = s->fp_ok;
     n->headless = s->fp_ok != 0;
 }
 
@@ -448,88 +451,25 @@ static void emit_region(struct t1 *s)
     }
 }
 
-/* From a plain version into the node behind: it may rely on what the other version has checked. */
-static void plain_fall(struct t1 *s, const struct t1_node *n)
+/* The ways from one operation to its plain translation; all have the same state. Returns how many there were. */
+static unsigned out_alts(struct t1 *s, const struct t1_alt *a, unsigned left)
 {
-    struct t1_node *next = bt_t1_node_at(s, s->rip);
+    unsigned n = 0;
+    uint32_t jump;
 
-    if (next && next == n + 1 && next->in_fp) {
-        t1_fl_clobber(s);
-        out_fp_again(s, next->in_fp);
-    }
-    t1_goto(s, BT_JMP, s->rip);
-}
-
-/* The way into a plain version, which has come to the operation: pending stores, and the flags as they are there. */
-static void plain_entry(struct t1 *s, const struct t1_alt *a)
-{
-    bt_emit_target(&s->e, a->jump, s->e.pos);
-    t1_out_pending(s, &a->pending);
-    if (s->fl & T1_FL_HOST)
-        fl_load(s);
-}
-
-static void plain_entries(struct t1 *s, unsigned first)
-{
-    uint32_t over = 0;
-
-    for (unsigned k = first; k < s->n_alts; k++) {
-        const struct t1_alt *a = &s->alts[k];
-        uint32_t jump = 0;
-
-        if (a->i_node != s->i_node || a->i_op != s->i_op)
-            continue;
-        if (over == 0 && k != first) /* control comes from the operation before */
-            over = bt_emit_jump(&s->e, BT_JMP);
-        plain_entry(s, a);
-        if (k + 1 < s->n_alts && s->alts[k + 1].i_node == a->i_node && s->alts[k + 1].i_op == a->i_op)
-            jump = bt_emit_jump(&s->e, BT_JMP);
-        if (jump) {
-            plain_entry(s, &s->alts[k + 1]);
-            bt_emit_target(&s->e, jump, s->e.pos);
-            k++;
-        }
-    }
-    if (over)
-        bt_emit_target(&s->e, over, s->e.pos);
-}
-
-/* The version without groups of a node that has some, from the first operation on that may lead there. */
-static void plain_body(struct t1 *s, unsigned first)
-{
-    const struct t1_node *n = &s->nodes[s->alts[first].i_node];
-
-    s->i_node = s->alts[first].i_node;
-    s->rip = n->rip;
-    s->done = false;
-    s->fl = T1_FL_IMG;
-    s->fp_ok = 0;
-    bt_t1_groups(s, n);
-    for (unsigned i = 0; i < n->n_ops && !s->done; i++) {
-        s->i_op = i;
-        s->op = &n->b->ops[i];
-        if (i >= s->alts[first].i_op) {
-            plain_entries(s, first);
-            one(s);
-        }
-        s->rip += s->op->len;
-    }
-    if (!s->done)
-        plain_fall(s, n);
-}
-
-static void emit_plain(struct t1 *s)
-{
-    s->plain = true;
-    for (unsigned i = 0; i < s->n_alts; i++) {
-        if (i == 0 || s->alts[i].i_node != s->alts[i - 1].i_node)
-            plain_body(s, i);
-    }
+    for (; n < left && a[n].rip == a->rip; n++)
+        bt_emit_target(&s->e, a[n].jump, s->e.pos);
+    t1_out_pending(s, &a->pending, a->rip);
+    jump = bt_emit_jump_aligned(&s->e, BT_JMP);
+    bt_emit_target(&s->e, jump, s->e.pos);
+    leave_linking(s, jump, T1_LINK_NEAR | T1_LINK_PLAIN, a->rip);
+    return n;
 }
 
 static void emit_out_of_line(struct t1 *s)
 {
-    emit_plain(s);
+    for (unsigned i = 0; i < s->n_alts;)
+        i += out_alts(s, &s->alts[i], s->n_alts - i);
     for (unsigned i = 0; i < s->n_fixes; i++)
         out_fix(s, &s->fixes[i]);
     for (unsigned i = 0; i < s->n_exits; i++)

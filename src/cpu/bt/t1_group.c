@@ -3,8 +3,8 @@
  *
  * The first access of a group looks up the page of all of them and keeps the distance from guest to host addresses in
  * c->t1_group[slot]; the others only add it. Constant changes of the base (PUSH, POP, ADD RSP) are followed. Where the
- * range crosses a page or misses, control goes to a second version of the code, which looks up every access (t1_gen.c,
- * "plain"). A mapping cannot change under a group: instructions that may change it leave translated code.
+ * range crosses a page or misses, control goes to another translation, from that operation on, which looks up every
+ * access ("plain"; it is made when it is wanted for the first time). A mapping cannot change under a group: instructions that may change it leave translated code.
  *
  * Stores of a group are noted once, behind the last of them; a page that holds code at the beginning goes the plain
  * way. Whatever leaves the straight line before that (handlers, traps) notes first: t1_slow.pending. */
@@ -405,7 +405,7 @@ void t1_pending_save(const struct t1 *s, struct t1_pending *ret)
     }
 }
 
-void t1_out_pending(struct t1 *s, const struct t1_pending *p)
+void t1_out_pending(struct t1 *s, const struct t1_pending *p, uint64_t rip)
 {
     for (unsigned i = 0; i < p->n; i++) {
         const struct t1_group *w = &p->group[i];
@@ -420,6 +420,7 @@ void t1_out_pending(struct t1 *s, const struct t1_pending *p)
         skip = bt_emit_jump(&s->e, 4);
         bt_emit_target(&s->e, hit, s->e.pos);
         group_note_range(s, w, p->moved[i]);
+        bt_emit_const(&s->e, T1_T, rip);
         bt_emit_jump_to(&s->e, BT_CALL, s->t->note);
         bt_emit_target(&s->e, skip, s->e.pos);
     }

@@ -107,7 +107,7 @@ struct bt_t1 {
     const uint8_t *rx;         /* executable view of the arena */
     uint8_t *rw;               /* the same pages, writable */
     uint32_t used, first, end; /* bytes in use; by the fixed parts alone; to be used */
-    uint32_t enter, leave, event, note, fp, callout[BT_CTX_FETCH]; /* offsets of the fixed parts */
+    uint32_t enter, leave, leave_rip, leave_link, leave_stale, event, note, fp, callout[BT_CTX_FETCH]; /* offsets of the fixed parts */
     uint32_t unmapped;                                             /* so far; multiple of T1_UNMAP */
     uint32_t n_trans;
     _Atomic uint32_t n_traps;
@@ -139,10 +139,10 @@ struct t1_pending {
     int32_t moved[BT_T1_GROUPS];
 };
 
-/* The way to the plain version of a node, at an operation. */
+/* The way to a plain translation, at an operation. */
 struct t1_alt {
     uint32_t jump;
-    unsigned i_node, i_op;
+    uint64_t rip;
     struct t1_pending pending;
 };
 
@@ -201,7 +201,6 @@ struct t1_node {
     uint8_t fl;      /* enum t1_fl there */
     bool loop;       /* target of a backward jump: looks at c->events */
     bool dead;       /* overwrites all flags before anything can see them */
-    uint8_t in_fp;   /* what was checked before it and is relied upon */
     bool headless;   /* relies on what was checked before it: not entered from outside */
     uint32_t page2_jump, bytes_jump, event_jump, event_back, loop_jump, loop_back;
 };
@@ -234,7 +233,7 @@ struct t1 {
     struct bt_x x;         /* memory operand of the last probe */
     struct bt_x entry;     /* its TLB entry, valid until r10 changes */
     struct t1_slow *slow;  /* of the present operation, NULL: none yet */
-    bool plain;            /* the version of a node without groups */
+    bool plain;            /* without groups */
     uint8_t pending;       /* slots with stores that were not noted yet */
     int r10_group;         /* the group whose distance is in r10, -1: none */
     int store_group;       /* of the last store, -1: none */
@@ -331,8 +330,9 @@ void t1_group_note_out(struct t1 *s, const struct t1_note *n);
 int8_t t1_group_slot(const struct t1 *s); /* of the group in r10, or -1 */
 void t1_group_reload(struct t1 *s, int8_t slot);
 void t1_pending_save(const struct t1 *s, struct t1_pending *ret);
-void t1_out_pending(struct t1 *s, const struct t1_pending *p); /* uses r10, r11, r15 and the host's flags */
-void t1_alt_jump(struct t1 *s, int cc); /* t1_gen.c: to the plain version of the present operation */
+/* Note them; rip: where to leave to if that was code. Uses r10, r11, r15 and the host's flags. */
+void t1_out_pending(struct t1 *s, const struct t1_pending *p, uint64_t rip);
+void t1_alt_jump(struct t1 *s, int cc); /* t1_gen.c: to a plain translation from the present operation on */
 
 /* t1_probe.c: out of line. */
 void t1_out_note(struct t1 *s, const struct t1_note *n);

@@ -194,7 +194,6 @@ void t1_note_store(struct t1 *s, unsigned size)
 void t1_out_note(struct t1 *s, const struct t1_note *n)
 {
     struct bt_emit *e = &s->e;
-    uint32_t left;
 
     for (unsigned i = 0; i < 2; i++)
         bt_emit_target(e, n->jumps[i], e->pos);
@@ -205,18 +204,11 @@ void t1_out_note(struct t1 *s, const struct t1_note *n)
             bt_emit_ins(e, 8, 0x8d, T1_P, bt_x_mem(T1_P, n->offset));
         bt_emit_const(e, T1_I, n->size);
     }
+    if (n->dynamic)
+        bt_emit_ins(e, 8, 0x8b, T1_T, t1_state(T1_OFF(t1_target[0])));
+    else
+        bt_emit_const(e, T1_T, n->next_rip);
     bt_emit_jump_to(e, BT_CALL, s->t->note);
-    bt_emit_ins(e, 8, 0x83, 7, t1_state(T1_OFF(op_end)));
-    bt_emit_u8(e, 0);
-    left = bt_emit_jump(e, 4);
     t1_group_reload(s, n->back_slot);
     bt_emit_jump_to(e, BT_JMP, n->back);
-    bt_emit_target(e, left, e->pos);
-    if (!n->dynamic) {
-        t1_leave_at(s, n->next_rip);
-        return;
-    }
-    bt_emit_ins(e, 8, 0x8b, T1_P, t1_state(T1_OFF(t1_target[0])));
-    bt_emit_ins(e, 8, 0x89, T1_P, t1_state(T1_OFF(r[BT_RIP])));
-    bt_emit_jump_to(e, BT_JMP, s->t->leave);
 }

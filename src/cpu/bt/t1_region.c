@@ -47,7 +47,7 @@ static bool region_wants(const struct t1 *s, const struct bt_block *b, uint64_t 
     if (!b || b->crossing || b->snap || b->n_ops == 0 || (b->runs == 0 && s->c->vm->hot > 0))
         return false;
     for (const struct bt_trans *t = atomic_load_explicit(&b->trans, memory_order_relaxed); t; t = t->next) {
-        if (t->rip == rip && t->ctx == s->ctx)
+        if (t->rip == rip && t->ctx == s->ctx && !t->plain)
             return false;
     }
     return true;
@@ -171,7 +171,7 @@ void bt_t1_region(struct t1 *s, struct bt_block *b)
 {
     s->page = s->rip & ~(MEM_PAGE_SIZE - 1);
     s->n_nodes = 0;
-    if (b->snap || b->crossing) {
+    if (b->snap || b->crossing || s->plain) {
         s->sealed = true;
         region_add(s, b, s->rip);
         return;

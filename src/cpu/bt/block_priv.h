@@ -7,10 +7,10 @@
 
 /* Room for one VM; touched as it fills. Together with T1_ARENA and FP_STUBS_SIZE this is what keeps the engine below
  * 64 MiB (docs/engine.md has the sum). */
-#define BLOCK_ARENA_OPS (272U << 10) /* 17 MiB */
-#define BLOCK_MAX (72U << 10)
+#define BLOCK_ARENA_OPS (448U << 10) /* 21 MiB */
+#define BLOCK_MAX (104U << 10)
 #define BLOCK_HASH (64U << 10)
-#define BLOCK_FAST 4096U
+#define BLOCK_FAST 16384U
 
 /* A page whose code was written to this often gets content-checked blocks, until the next eviction. */
 #define BLOCK_WRITES_MAX 24U

@@ -14,7 +14,7 @@
 #include "cpu/bt/emit.h"
 #include "cpu/bt/t1.h"
 
-#define T1_ARENA (18U << 20)
+#define T1_ARENA (16U << 20)
 #define T1_TRANS_MAX (96U << 10)
 /* Of what has been filled, the writable view is unmapped in pieces of this size: its pages stay in memory through the
  * executable view, and come back for the odd jump that is connected later. Otherwise the resident size would show them

@@ -35,6 +35,7 @@ struct cpu_vm_config {
     const struct cpu_bus_ops *bus;
     void *bus_opaque;
     unsigned max_vcpus; /* 1..CPU_VCPUS_MAX */
+    bool count;         /* count more for the statistics, at the price of some speed */
 };
 
 enum cpu_exit_reason {

@@ -142,7 +142,7 @@ static int machine_new_memory(struct machine *m, struct err *e)
 static int machine_new_engine(struct machine *m, struct err *e)
 {
     struct cpu_vm_config config = {
-        .mem = m->mem, .bus = &machine_bus_ops, .bus_opaque = m, .max_vcpus = m->spec->cpus
+        .mem = m->mem, .bus = &machine_bus_ops, .bus_opaque = m, .max_vcpus = m->spec->cpus, .count = m->spec->verbose
     };
     struct vmm_vcpus_config vcpus;
     int r = vmm_engine_choose(m->spec->engine, &m->ops, e);

@@ -89,6 +89,7 @@ static int engine_variant_new(const struct cpu_vm_config *config, const struct e
     r = bt_pv_new_vm(&vm->vm, &vm->vm.pv);
     if (r < 0)
         goto fail;
+    vm->vm.count = config->count;
     vm->vm.mem->code_written = bt_code_written;
     vm->vm.mem->code_opaque = &vm->vm;
     *ret_vm = vm;
@@ -329,6 +330,7 @@ static int engine_stats(struct cpu_vm *vm, void (*each)(void *opaque, const char
         [BT_STAT_BLOCKS_DECODED] = "blocks_decoded",
         [BT_STAT_CHECKED] = "content_checked_pages",
         [BT_STAT_PAUSE] = "pause_yields",
+        [BT_STAT_TLB_HIT] = "tlb_hits",
     };
     uint64_t insns = 0, sum[BT_STAT_N] = { 0 };
 

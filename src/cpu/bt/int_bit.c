@@ -16,14 +16,14 @@
         *fl = bt_fl_merge(*fl, ax);                                                                           \
         return d;                                                                                             \
     }
-#define DEF_BT_ADDR(bits)                                                                                         \
-    static ALWAYS_INLINE uint64_t bt_bit_lin##bits(struct bt_vcpu *c, const struct bt_op *op, uint##bits##_t n,   \
-                                                   unsigned acc)                                                  \
-    {                                                                                                             \
-        int64_t step = ((int64_t)(int##bits##_t)n >> (bits == 16 ? 4 : bits == 32 ? 5 : 6)) * (bits / 8);         \
-                                                                                                                  \
+#define DEF_BT_ADDR(bits)                                                                                            \
+    static ALWAYS_INLINE uint64_t bt_bit_lin##bits(struct bt_vcpu *c, const struct bt_op *op, uint##bits##_t n,      \
+                                                   unsigned acc)                                                     \
+    {                                                                                                                \
+        int64_t step = ((int64_t)(int##bits##_t)n >> (bits == 16 ? 4 : bits == 32 ? 5 : 6)) * (bits / 8);            \
+                                                                                                                     \
         return bt_lin(c, op->flags & BT_OPF_LONG, op->seg, (bt_ea(c, op) + (uint64_t)step) & bt_amask(op), bits / 8, \
-                      acc);                                                                                       \
+                      acc);                                                                                          \
     }
 #define DEF_BT_R(name, bits, wb)                                                                                       \
     static ALWAYS_INLINE enum bt_next h_##name##_rx##bits(struct bt_vcpu *c, const struct bt_op *op, uint##bits##_t n) \

@@ -62,7 +62,7 @@ static ALWAYS_INLINE void bt_str_advance(struct bt_vcpu *c, const struct bt_op *
 #define DEF_STEPS(bits)                                                                                        \
     static ALWAYS_INLINE uint64_t bt_movs##bits(struct bt_vcpu *c, const struct bt_op *op, uint64_t n)         \
     {                                                                                                          \
-        uint64_t si = c->r[BT_RSI] & bt_amask(op), di = c->r[BT_RDI] & bt_amask(op), k;                              \
+        uint64_t si = c->r[BT_RSI] & bt_amask(op), di = c->r[BT_RDI] & bt_amask(op), k;                        \
         uint64_t src = bt_lin(c, op->flags & BT_OPF_LONG, op->seg, si, bits / 8, BT_ACC_READ);                 \
         struct bt_tlbe *es = bt_tlbe(c, c->ctx, src), *ed;                                                     \
         uint64_t dst;                                                                                          \
@@ -109,7 +109,7 @@ static ALWAYS_INLINE void bt_str_advance(struct bt_vcpu *c, const struct bt_op *
     }                                                                                                          \
     static ALWAYS_INLINE uint64_t bt_stos##bits(struct bt_vcpu *c, const struct bt_op *op, uint64_t n)         \
     {                                                                                                          \
-        uint64_t di = c->r[BT_RDI] & bt_amask(op), k = 1;                                                         \
+        uint64_t di = c->r[BT_RDI] & bt_amask(op), k = 1;                                                      \
         uint64_t dst = bt_lin(c, op->flags & BT_OPF_LONG, BT_ES, di, bits / 8, BT_ACC_WRITE);                  \
         struct bt_tlbe *ed = bt_tlbe(c, c->ctx, dst);                                                          \
                                                                                                                \
@@ -128,7 +128,7 @@ static ALWAYS_INLINE void bt_str_advance(struct bt_vcpu *c, const struct bt_op *
     }                                                                                                          \
     static ALWAYS_INLINE uint64_t bt_lods##bits(struct bt_vcpu *c, const struct bt_op *op, uint64_t n)         \
     {                                                                                                          \
-        uint64_t si = c->r[BT_RSI] & bt_amask(op);                                                                \
+        uint64_t si = c->r[BT_RSI] & bt_amask(op);                                                             \
         uint64_t src = bt_lin(c, op->flags & BT_OPF_LONG, op->seg, si, bits / 8, BT_ACC_READ);                 \
                                                                                                                \
         bt_wr##bits(c, BT_RAX * 8, bt_ld##bits(c, src, op->seg));                                              \
@@ -147,7 +147,7 @@ static ALWAYS_INLINE void bt_str_advance(struct bt_vcpu *c, const struct bt_op *
     }                                                                                                          \
     static ALWAYS_INLINE void bt_scas##bits(struct bt_vcpu *c, const struct bt_op *op, uint64_t *fl)           \
     {                                                                                                          \
-        uint64_t di = c->r[BT_RDI] & bt_amask(op);                                                                \
+        uint64_t di = c->r[BT_RDI] & bt_amask(op);                                                             \
         uint64_t lin = bt_lin(c, op->flags & BT_OPF_LONG, BT_ES, di, bits / 8, BT_ACC_READ);                   \
                                                                                                                \
         bt_str_cmp##bits(fl, bt_rd##bits(c, BT_RAX * 8), bt_ld##bits(c, lin, BT_ES));                          \
@@ -155,7 +155,7 @@ static ALWAYS_INLINE void bt_str_advance(struct bt_vcpu *c, const struct bt_op *
     }                                                                                                          \
     static ALWAYS_INLINE void bt_cmps##bits(struct bt_vcpu *c, const struct bt_op *op, uint64_t *fl)           \
     {                                                                                                          \
-        uint64_t si = c->r[BT_RSI] & bt_amask(op), di = c->r[BT_RDI] & bt_amask(op);                                 \
+        uint64_t si = c->r[BT_RSI] & bt_amask(op), di = c->r[BT_RDI] & bt_amask(op);                           \
         uint64_t ls = bt_lin(c, op->flags & BT_OPF_LONG, op->seg, si, bits / 8, BT_ACC_READ);                  \
         uint##bits##_t a = bt_ld##bits(c, ls, op->seg);                                                        \
         uint64_t ld = bt_lin(c, op->flags & BT_OPF_LONG, BT_ES, di, bits / 8, BT_ACC_READ);                    \
@@ -180,7 +180,7 @@ DEF_STEPS(64)
             (void)bt_##name(c, op, 1);                                      \
             return BT_NEXT;                                                 \
         }                                                                   \
-        for (n = c->r[BT_RCX] & bt_amask(op); n != 0;) {                       \
+        for (n = c->r[BT_RCX] & bt_amask(op); n != 0;) {                    \
             done = bt_##name(c, op, bt_str_stepping(c) ? 1 : n);            \
             n -= done;                                                      \
             bt_areg_set(c, op, BT_RCX, n);                                  \
@@ -204,7 +204,7 @@ DEF_STEPS(64)
             c->rflags = fl;                                                 \
             return BT_NEXT;                                                 \
         }                                                                   \
-        for (n = c->r[BT_RCX] & bt_amask(op); n != 0;) {                       \
+        for (n = c->r[BT_RCX] & bt_amask(op); n != 0;) {                    \
             bt_##name(c, op, &fl);                                          \
             bt_areg_set(c, op, BT_RCX, --n);                                \
             if (op->x[0])                                                   \

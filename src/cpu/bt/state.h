@@ -101,12 +101,12 @@ enum {
 /* One decoded instruction, read-only once built. Handlers see operands only through this. */
 struct bt_op {
     bt_fn fn;
-    uint64_t imm;   /* immediate sign-extended to 64 bits; branches: displacement from the next instruction */
-    int64_t disp;   /* of the memory operand; RIP-relative: base = BT_RIP and disp includes len */
-    uintptr_t aux;  /* handler's own: stub address, table pointer, second immediate... */
+    uint64_t imm;  /* immediate sign-extended to 64 bits; branches: displacement from the next instruction */
+    int64_t disp;  /* of the memory operand; RIP-relative: base = BT_RIP and disp includes len */
+    uintptr_t aux; /* handler's own: stub address, table pointer, second immediate... */
     uint8_t len;
-    uint8_t osize;    /* effective operand size in bytes: 1, 2, 4, 8 (stack and branches: the effective one) */
-    uint8_t dst, src; /* byte offsets into r[] (AH: 1, CH: 9...) */
+    uint8_t osize;            /* effective operand size in bytes: 1, 2, 4, 8 (stack and branches: the effective one) */
+    uint8_t dst, src;         /* byte offsets into r[] (AH: 1, CH: 9...) */
     uint8_t base, index, seg; /* indices */
     uint8_t msize;            /* bytes of the memory operand */
     uint8_t scale : 2;        /* a shift count */
@@ -245,7 +245,7 @@ struct bt_vcpu {
     uint8_t fp_live;    /* guest x87/SSE/AVX state is in the host registers, see fp.h */
     uint8_t fp_ready;   /* BT_FP_READY_*: live, and nothing forbids such instructions */
     uint8_t halted;
-    uint64_t insns; /* instructions that T0 retired (approximate: per block) */
+    uint64_t insns; /* instructions begun, about: per block; those of translated code only with vm->count */
     struct bt_vcpu *self;
 
     /* What translated code works with (t1.h) */
@@ -344,6 +344,7 @@ enum bt_stat {
     BT_STAT_BLOCKS_DECODED,
     BT_STAT_CHECKED,
     BT_STAT_PAUSE,
+    BT_STAT_TLB_HIT, /* of translated code, with vm->count */
     BT_STAT_N
 };
 
@@ -362,6 +363,7 @@ struct bt_vm {
     struct bt_bells *bells; /* doorbell.c */
     _Atomic int split_lock; /* serialises LOCKed accesses that cross a page or go to MMIO */
     uint64_t tsc_khz;
+    bool count;   /* translated code counts instructions and TLB hits */
     uint32_t hot; /* blocks that have run this often are translated */
     struct bt_pv_vm *pv;
 };

@@ -23,7 +23,7 @@ struct bt_trans {
     uint32_t xid2;  /* ... instruction, else 0 */
     uint32_t stale; /* offset of the displacement of the jump that is taken where the page has another id; 0: none */
     uint8_t ctx;
-    bool plain; /* looks up every access by itself (t1_group.c); only jumped to from others */
+    bool plain;            /* looks up every access by itself (t1_group.c); only jumped to from others */
     struct bt_trans *next; /* other translations of the block */
 };
 

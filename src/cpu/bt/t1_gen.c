@@ -205,6 +205,13 @@ static void leave_linking(struct t1 *s, uint32_t jump, uint32_t flags, uint64_t 
     bt_emit_jump_to(&s->e, BT_JMP, s->t->leave_link);
 }
 
+void t1_count(struct t1 *s, int32_t counter, unsigned n)
+{
+    t1_fl_clobber(s);
+    bt_emit_ins(&s->e, 8, 0x83, 0, t1_state(counter));
+    bt_emit_u8(&s->e, (uint8_t)n);
+}
+
 void t1_alt_jump(struct t1 *s, int cc)
 {
     struct t1_alt *a = &s->alts[s->n_alts];
@@ -414,6 +421,8 @@ static void body(struct t1 *s, unsigned i_node)
     s->rip = n->rip;
     s->done = false;
     bt_t1_groups(s, n);
+    if (s->c->vm->count)
+        t1_count(s, T1_OFF(insns), n->n_ops);
     for (unsigned i = 0; i < n->n_ops && !s->done; i++) {
         s->i_op = i;
         s->op = &n->b->ops[i];

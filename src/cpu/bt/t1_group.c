@@ -4,7 +4,8 @@
  * The first access of a group looks up the page of all of them and keeps the distance from guest to host addresses in
  * c->t1_group[slot]; the others only add it. Constant changes of the base (PUSH, POP, ADD RSP) are followed. Where the
  * range crosses a page or misses, control goes to another translation, from that operation on, which looks up every
- * access ("plain"; it is made when it is wanted for the first time). A mapping cannot change under a group: instructions that may change it leave translated code.
+ * access ("plain"; it is made when it is wanted for the first time). A mapping cannot change under a group:
+ * instructions that may change it leave translated code.
  *
  * Stores of a group are noted once, behind the last of them; a page that holds code at the beginning goes the plain
  * way. Whatever leaves the straight line before that (handlers, traps) notes first: t1_slow.pending. */
@@ -159,23 +160,34 @@ static unsigned group_changes(const struct bt_op *op, const struct t1_desc *d)
     }
 }
 
-/* By how much the operation moves RSP, if it is a constant. */
-static bool group_rsp_step(const struct bt_op *op, const struct t1_desc *d, int32_t *ret)
+/* The register that the operation moves by a constant, -1: none; and by how much. */
+static int group_step_of(const struct bt_op *op, const struct t1_desc *d, int32_t *ret_by)
 {
-    bool rsp = op->dst == BT_RSP * 8 && d->size == 8;
+    int reg = op->dst / 8;
 
-    *ret = 0;
-    if (d->class == T1_PUSH || d->class == T1_PUSHF || d->class == T1_CALL)
-        *ret = -8;
-    else if (d->class == T1_POP && op->dst != BT_RSP * 8)
-        *ret = 8;
-    else if (d->class == T1_ALU && d->kind == BT_K_RI && rsp && (d->sub == BT_ALU_ADD || d->sub == BT_ALU_SUB) &&
-             (int64_t)op->imm == (int16_t)op->imm)
-        *ret = d->sub == BT_ALU_ADD ? (int16_t)op->imm : -(int16_t)op->imm;
-    else if (d->class == T1_LEA && rsp && op->base == BT_RSP && op->index == BT_ZERO && op->asize == 8 &&
-             op->disp == (int16_t)op->disp)
-        *ret = (int16_t)op->disp;
-    return *ret != 0;
+    switch (d->class) {
+    case T1_PUSH:
+    case T1_PUSHF:
+    case T1_CALL:
+        *ret_by = -8;
+        return BT_RSP;
+    case T1_POP:
+        *ret_by = 8;
+        return reg == BT_RSP ? -1 : BT_RSP;
+    case T1_ALU:
+        if (d->kind != BT_K_RI || d->size != 8 || (d->sub != BT_ALU_ADD && d->sub != BT_ALU_SUB) ||
+            (int64_t)op->imm != (int16_t)op->imm)
+            return -1;
+        *ret_by = d->sub == BT_ALU_ADD ? (int16_t)op->imm : -(int16_t)op->imm;
+        return reg;
+    case T1_LEA:
+        if (d->size != 8 || op->base != reg || op->index != BT_ZERO || op->asize != 8 || op->disp != (int16_t)op->disp)
+            return -1;
+        *ret_by = (int16_t)op->disp;
+        return reg;
+    default:
+        return -1;
+    }
 }
 
 /* The analysis of one node. */
@@ -222,7 +234,8 @@ static void group_step(struct group_scan *g, unsigned i, const struct bt_op *op)
     const struct t1_desc *d = bt_t1_desc(g->s->t, op->fn);
     struct group_access a;
     unsigned changes;
-    int32_t step;
+    int32_t by;
+    int reg;
 
     g->s->mem_group[i] = g->s->stack_group[i] = -1;
     changes = group_changes(op, d);
@@ -231,9 +244,11 @@ static void group_step(struct group_scan *g, unsigned i, const struct bt_op *op)
         group_join(g, i, &g->s->mem_group[i], &a);
     else if (group_stack(op, d, &a))
         group_join(g, i, &g->s->stack_group[i], &a);
-    if (group_rsp_step(op, d, &step)) {
-        changes &= ~(1U << BT_RSP);
-        g->moved[BT_RSP] += step;
+    reg = group_step_of(op, d, &by);
+    if (reg >= 0) {
+        if (d->class != T1_POP)
+            changes &= ~(1U << reg);
+        g->moved[reg] += by;
     }
     for (unsigned r = 0; r < 16; r++) {
         if (changes >> r & 1)
@@ -311,6 +326,8 @@ static void group_begin(struct t1 *s, struct t1_group *w)
     }
     bt_emit_ins(e, 8, 0x8b, T1_I, bt_x_gs(T1_I, tlb + (int32_t)offsetof(struct bt_tlbe, add)));
     bt_emit_ins(e, 8, 0x89, T1_I, group_delta(w));
+    if (s->c->vm->count)
+        t1_count(s, T1_OFF(stat[BT_STAT_TLB_HIT]), 1);
     w->open = true;
 }
 
@@ -345,7 +362,7 @@ static void group_note_range(struct t1 *s, const struct t1_group *w, int32_t mov
 bool t1_group_note(struct t1 *s, struct t1_note *n)
 {
     struct t1_group *w = &s->groups[s->store_group];
-    int32_t step;
+    int32_t by;
 
     if (s->i_op != w->last_store) {
         s->pending |= (uint8_t)(1U << w->slot);
@@ -353,10 +370,11 @@ bool t1_group_note(struct t1 *s, struct t1_note *n)
     }
     s->pending &= (uint8_t) ~(1U << w->slot);
     bt_emit_ins(&s->e, 8, 0x8b, T1_T, group_mask(w));
-    group_rsp_step(s->op, bt_t1_desc(s->t, s->op->fn), &step); /* a push has moved the pointer by now */
     n->grouped = true;
     n->group = *w;
-    n->moved = s->moved[s->i_op] + (w->base == BT_RSP ? step : 0);
+    n->moved = s->moved[s->i_op];
+    if (group_step_of(s->op, bt_t1_desc(s->t, s->op->fn), &by) == w->base) /* a push has moved the pointer by now */
+        n->moved += by;
     return false;
 }
 
@@ -381,13 +399,13 @@ void t1_group_reload(struct t1 *s, int8_t slot)
 /* How far the base of a group has moved at the present operation. */
 static int32_t group_moved(const struct t1 *s, unsigned group)
 {
-    int32_t moved = 0, step;
+    int32_t moved = 0, by;
 
-    for (unsigned i = s->groups[group].first; i < s->i_op && s->groups[group].base == BT_RSP; i++) {
+    for (unsigned i = s->groups[group].first; i < s->i_op; i++) {
         const struct bt_op *op = &s->nodes[s->i_node].b->ops[i];
 
-        group_rsp_step(op, bt_t1_desc(s->t, op->fn), &step);
-        moved += step;
+        if (group_step_of(op, bt_t1_desc(s->t, op->fn), &by) == s->groups[group].base)
+            moved += by;
     }
     return moved;
 }

@@ -107,8 +107,9 @@ struct bt_t1 {
     const uint8_t *rx;         /* executable view of the arena */
     uint8_t *rw;               /* the same pages, writable */
     uint32_t used, first, end; /* bytes in use; by the fixed parts alone; to be used */
-    uint32_t enter, leave, leave_rip, leave_link, leave_stale, event, note, fp, callout[BT_CTX_FETCH]; /* offsets of the fixed parts */
-    uint32_t unmapped;                                             /* so far; multiple of T1_UNMAP */
+    uint32_t enter, leave, leave_rip, leave_link, leave_stale, event, note, fp,
+        callout[BT_CTX_FETCH]; /* offsets of the fixed parts */
+    uint32_t unmapped;         /* so far; multiple of T1_UNMAP */
     uint32_t n_trans;
     _Atomic uint32_t n_traps;
     struct bt_trans *trans; /* T1_TRANS_MAX */
@@ -304,6 +305,9 @@ void t1_goto(struct t1 *s, int cc, uint64_t target); /* jump to a guest address,
 void t1_exit_to(struct t1 *s, uint64_t target);      /* ... for which a translation is looked up anew */
 void t1_leave_at(struct t1 *s, uint64_t rip);        /* to the run loop */
 void t1_callout(struct t1 *s, const struct bt_op *op, uint64_t rip);
+
+/* Add n, below 128, to a counter in the vCPU; destroys the host's flags. */
+void t1_count(struct t1 *s, int32_t counter, unsigned n);
 
 /* t1_probe.c: check the rights of an access and find its host address: s->x. The flags' image is in rax then, the
  * host's are destroyed, r15 is free. A load may use r10 and r11 as soon as it has used s->x. false: not possible,

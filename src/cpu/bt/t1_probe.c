@@ -26,6 +26,8 @@ static size_t probe_tag(bool write)
 /* Offset in the page in r11, entry in r10 or constant: make the operand. */
 static void probe_hit(struct t1 *s, bool write)
 {
+    if (s->c->vm->count)
+        t1_count(s, T1_OFF(stat[BT_STAT_TLB_HIT]), 1);
     if (write) { /* r10 stays: t1_note_store wants it */
         bt_emit_ins(&s->e, 8, 0x03, T1_P, probe_member(s, offsetof(struct bt_tlbe, host)));
         s->x = bt_x_mem(T1_P, 0);

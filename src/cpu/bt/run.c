@@ -257,12 +257,16 @@ static enum run_result run_translated(struct bt_vcpu *c)
     for (;;) {
         const struct bt_trans *t;
         struct bt_block *b;
+        bool resumes;
 
         if (UNLIKELY(bt_run_events(c) | c->shadow | c->halted))
             return RUN_AGAIN;
+        resumes = (c->rflags & BT_RF) != 0;
         c->rflags &= ~(uint64_t)BT_RF;
         b = bt_block_get(c);
-        t = run_trans(c, b);
+        /* In the middle of a REP: an interrupt between here and its next iteration, as at the head of a translation,
+         * would have to push RF, which is gone. */
+        t = UNLIKELY(resumes) ? NULL : run_trans(c, b);
         if (!t) {
             c->t1_link = 0;
             c->t1_stale = NULL;

@@ -378,22 +378,6 @@ static void test_kept_flags(void)
     }
 }
 
-/* A push whose memory operand is not in the TLB, followed by others: all must go to the stack. */
-uint64_t push_misses(uint64_t rounds, const uint64_t *operand);
-__asm__(".text; push_misses: xorl %eax, %eax; xorl %ecx, %ecx; 1: invlpg (%rsi); pushq (%rsi, %rcx); pushq %rdi; pushq "
-        "%rsi\n"
-        "popq %rdx; popq %r8; popq %r9; cmpq %rsi, %rdx; jne 2f; cmpq %rdi, %r8; jne 2f; cmpq (%rsi), %r9; je 3f\n"
-        "2: incq %rax; 3: decq %rdi; jnz 1b; ret");
-
-static void test_push_misses(void)
-{
-    uint64_t *page = page_alloc(), wrong;
-
-    page[5] = 0x123456789abcdef0;
-    wrong = push_misses(1000, page + 5);
-    CHECK(wrong == 0, "%u times something else was popped", (unsigned)wrong);
-}
-
 const struct guest_test guest_tests[] = {
     { "windows", test_windows },       { "endless loops", test_endless },   { "REP", test_rep },
     { "single steps", test_steps },    { "breakpoints", test_breakpoints }, { "faults", test_faults },

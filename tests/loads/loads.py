@@ -108,7 +108,7 @@ def run_load(name, disk, words):
         result = re.search(rf'^CAISSON-LOAD {name} (PASS|FAIL.*?)\r?$', guest.output, re.M)
         found = trouble(guest.output)
         check(not found, f'the guest\'s kernel: {found}')
-        check(result, 'the guest ended without a result')
+        check(result, f'the guest ended without a result; exit code {code}')
         check(result.group(1) == 'PASS', result.group(1))
         check(code == 0, f'exit code {code}')
         return guest.output

@@ -193,6 +193,7 @@ static void guest_handlers(struct prog_guest *g)
         guest_put64(g, G_IDT + 16 * v + 8, at >> 32);
     }
     guest_put64(g, G_TSS + 4, KBASE + G_STACK_TOP);
+    guest_put64(g, G_TSS + 0x60, 0xffffULL << 48); /* no I/O bitmap: IN and OUT raise #GP, as on the host */
     guest_put64(g, G_GDT + 0x10, 0x00af9b000000ffffULL);
     guest_put64(g, G_GDT + 0x18, 0x00cf93000000ffffULL);
     guest_put64(g, G_GDT + 0x28, 0x00cff3000000ffffULL);

@@ -262,6 +262,8 @@ static enum run_result run_translated(struct bt_vcpu *c)
         if (UNLIKELY(bt_run_events(c) | c->shadow | c->halted))
             return RUN_AGAIN;
         resumes = (c->rflags & BT_RF) != 0;
+        if (LIKELY(!resumes && !c->t1_link && !c->t1_stale) && bt_t1_run_known(c))
+            continue;
         c->rflags &= ~(uint64_t)BT_RF;
         b = bt_block_get(c);
         /* In the middle of a REP: an interrupt between here and its next iteration, as at the head of a translation,

@@ -51,6 +51,9 @@ void bt_t1_thread_begin(struct bt_vcpu *c);
 /* Run translated code from t on until it comes back to the run loop, at an instruction boundary with everything in c.
  * Faults leave by bt_raise. c->op_end must not be NULL. */
 void bt_t1_run(struct bt_vcpu *c, const struct bt_trans *t);
+/* The same from the present rip, if the branch cache knows it; else false. The translation checks by itself that it is
+ * still the right one, and comes back with itself in c->t1_stale where it is not. */
+bool bt_t1_run_known(struct bt_vcpu *c);
 /* The last bt_t1_run came back for want of a chained jump to t, or because the code of an older translation is stale:
  * connect them. */
 void bt_t1_connect(struct bt_vcpu *c, const struct bt_trans *t);

@@ -122,6 +122,25 @@ static const struct bt_trans *trans_publish(struct t1 *s, uint64_t rip)
     return ret;
 }
 
+/* alone: only the block itself, where a region has become too much for the tables. */
+static bool translate_try(struct bt_vcpu *c, struct bt_block *b, bool plain, bool alone)
+{
+    struct bt_t1 *m = c->t1;
+    struct t1 *s = m->work;
+
+    memset(s, 0, offsetof(struct t1, nodes));
+    s->c = c;
+    s->t = m;
+    s->ctx = c->ctx;
+    s->rip = c->r[BT_RIP];
+    s->plain = plain;
+    s->sealed = alone || plain || b->snap || b->crossing;
+    s->e = (struct bt_emit){ .buf = m->rw, .pos = m->used, .end = m->used + T1_RESERVE };
+    bt_t1_region(s, b);
+    trans_take(s);
+    return bt_t1_generate(s);
+}
+
 const struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b, bool plain)
 {
     struct bt_t1 *m = c->t1;
@@ -129,16 +148,7 @@ const struct bt_trans *bt_t1_translate(struct bt_vcpu *c, struct bt_block *b, bo
 
     if (c->mode != BT_MODE_64 || c->ctx >= BT_CTX_FETCH || b == &c->front->single || (b->crossing && b->snap))
         return NULL;
-    memset(s, 0, offsetof(struct t1, nodes));
-    s->c = c;
-    s->t = m;
-    s->ctx = c->ctx;
-    s->rip = c->r[BT_RIP];
-    s->plain = plain;
-    s->e = (struct bt_emit){ .buf = m->rw, .pos = m->used, .end = m->used + T1_RESERVE };
-    bt_t1_region(s, b);
-    trans_take(s);
-    if (!bt_t1_generate(s))
+    if (!translate_try(c, b, plain, false) && !translate_try(c, b, plain, true))
         return NULL;
     add_traps(s);
     c->stat[BT_STAT_T1_TRANS]++;

@@ -349,15 +349,12 @@ static void out_head(struct t1 *s, const struct t1_node *n)
     if (n->headless)
         return;
     bt_emit_target(&s->e, n->t->stale, s->e.pos);
+    if (n->page2_jump)
+        bt_emit_target(&s->e, n->page2_jump, s->e.pos);
+    if (n->bytes_jump)
+        bt_emit_target(&s->e, n->bytes_jump, s->e.pos);
     bt_emit_const(&s->e, T1_I, (uint64_t)(uintptr_t)n->t);
     bt_emit_jump_to(&s->e, BT_JMP, s->t->leave_stale);
-    if (n->page2_jump || n->bytes_jump) {
-        if (n->page2_jump)
-            bt_emit_target(&s->e, n->page2_jump, s->e.pos);
-        if (n->bytes_jump)
-            bt_emit_target(&s->e, n->bytes_jump, s->e.pos);
-        t1_leave_at(s, n->rip);
-    }
     out_event(s, n, n->event_jump, n->event_back);
 }
 

@@ -229,7 +229,7 @@ struct t1 {
     uint8_t ctx;
     uint8_t fl;            /* enum t1_fl */
     uint8_t fp_ok;         /* BT_FP_READY_* that were checked on the way here */
-    bool sealed;           /* nothing may be skipped at jumps inside: content-checked code */
+    bool sealed;           /* one node, and its jumps to itself leave it like all others */
     bool done;             /* control has left the straight line */
     struct bt_x x;         /* memory operand of the last probe */
     struct bt_x entry;     /* its TLB entry, valid until r10 changes */

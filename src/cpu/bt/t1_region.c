@@ -171,8 +171,7 @@ void bt_t1_region(struct t1 *s, struct bt_block *b)
 {
     s->page = s->rip & ~(MEM_PAGE_SIZE - 1);
     s->n_nodes = 0;
-    if (b->snap || b->crossing || s->plain) {
-        s->sealed = true;
+    if (s->sealed) {
         region_add(s, b, s->rip);
         return;
     }

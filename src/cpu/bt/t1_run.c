@@ -45,10 +45,9 @@ void bt_t1_forget(struct bt_vcpu *c)
     }
 }
 
-void bt_t1_run(struct bt_vcpu *c, const struct bt_trans *t)
+static ALWAYS_INLINE void run_code(struct bt_vcpu *c, uintptr_t code)
 {
-    const struct bt_t1 *m = c->t1;
-    uintptr_t enter = (uintptr_t)m->rx + m->enter, code = (uintptr_t)m->rx + t->near;
+    uintptr_t enter = (uintptr_t)c->t1->rx + c->t1->enter;
 
     c->t1_flags = (uint16_t)bt_fl_pack(c->rflags);
     c->stat[BT_STAT_T1_ENTER]++;
@@ -60,6 +59,22 @@ void bt_t1_run(struct bt_vcpu *c, const struct bt_trans *t)
                      :
                      : "rcx", "rdx", "rdi", "r8", "r9", "r10", "r11", "memory", "cc");
     c->rflags = bt_fl_merge(c->rflags, c->t1_flags);
+}
+
+void bt_t1_run(struct bt_vcpu *c, const struct bt_trans *t)
+{
+    run_code(c, (uintptr_t)c->t1->rx + t->near);
+}
+
+bool bt_t1_run_known(struct bt_vcpu *c)
+{
+    const struct bt_jce *e = &c->jc[c->ctx][c->r[BT_RIP] & (BT_JC_SIZE - 1)];
+
+    if (e->rip != c->r[BT_RIP] || c->mode != BT_MODE_64)
+        return false;
+    c->op_end = &c->front->single_op;
+    run_code(c, (uintptr_t)e->code);
+    return true;
 }
 
 void bt_t1_thread_begin(struct bt_vcpu *c)

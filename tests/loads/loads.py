@@ -101,7 +101,7 @@ def run_load(name, disk, words):
     kernel, initrd = vm.guest_kernel(KERNEL)
     rest = ' '.join(f'caisson.{key}={value}' for key, value in words.items() if key not in DEFAULTS)
     arguments = ['--kernel', kernel, '--initrd', initrd, '--engine', settings['engine'], '--cpus', settings['cpus'],
-                 '--memory', settings['memory'], '--disk', disk, '--net', 'none', '--no-reboot', '-v', '--append',
+                 '--memory', settings['memory'], '--disk', disk, '--net', 'none', '--no-reboot', '--append',
                  f'console=ttyS0 loglevel=5 panic=-1 root=/dev/vda init=/caisson-load/init caisson.load={name} {rest}'.strip()]
     with vm.started(arguments) as guest:
         code = wait_for_end(name, guest, float(settings['silence']))

@@ -1,9 +1,10 @@
-/* The engine contract for the interpreter: creation, inputs, running. Ordinary code: it runs before and between guest
- * code, never while guest FP state is live. */
+/* The engine contract for the interpreter and the translator: creation, inputs, running. Ordinary code: it runs before
+ * and between guest code, never while guest FP state is live. */
 #include <errno.h>
 #include <linux/membarrier.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -138,7 +139,7 @@ static void engine_vcpu_free(struct cpu_vcpu *vcpu)
     bt_pv_free_vcpu(c->pv);
     bt_lapic_free(c->lapic);
     bt_front_free(c->front);
-    free(vcpu);
+    (void)munmap(vcpu, sizeof(*vcpu));
 }
 
 static int engine_vcpu_new(struct cpu_vm *vm, unsigned id, struct cpu_vcpu **ret_vcpu)
@@ -152,10 +153,11 @@ static int engine_vcpu_new(struct cpu_vm *vm, unsigned id, struct cpu_vcpu **ret
         return -EINVAL;
     if (vm->vm.vcpus[id])
         return -EEXIST;
-    if (posix_memalign(&place, 64, sizeof(*vcpu)))
+    /* Zero pages, which are there once they are used; aligned to more than a line. */
+    place = mmap(NULL, sizeof(*vcpu), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (place == MAP_FAILED)
         return -ENOMEM;
     vcpu = place;
-    memset(vcpu, 0, sizeof(*vcpu));
     c = &vcpu->c;
     c->vm = &vm->vm;
     c->id = id;

@@ -55,8 +55,9 @@ void bt_stubs_free(struct bt_stubs *s);
 bool bt_stubs_full(const struct bt_stubs *s);
 void bt_stubs_reset(struct bt_stubs *s);
 
-/* Install the handler of SIGFPE, SIGILL and SIGSEGV that turns host traps inside stubs into guest exceptions, in front
- * of the ones that are there. Idempotent; a call puts it back where somebody (a test framework) has replaced it. */
+/* Install the handler of SIGFPE, SIGILL and SIGSEGV that turns host traps inside stubs and translated code into guest
+ * exceptions, in front of the ones that are there. Idempotent; a call puts it back where somebody (a test framework)
+ * has replaced it. */
 int bt_fp_init_process(void) MUST_USE;
 
 #endif

@@ -1,11 +1,13 @@
 /* The process's handler of SIGFPE, SIGILL and SIGSEGV: a host trap inside a stub becomes a return from that stub with
- * the vector in rsi; traps elsewhere go to the handler that was there before.
+ * the vector in rsi; one in translated code goes on where its table of traps says (t1_trap.c); traps elsewhere go to
+ * the handler that was there before.
  *
- * SIGFPE is in the nature of stubs. The other two are a second line: an instruction that this host lacks, or an operand
- * that it wants aligned although the binder did not know, must be the guest's exception, never the end of the VMM.
+ * SIGFPE is in the nature of both, and SIGSEGV is how translated code learns of a misaligned operand. For stubs the
+ * last two are a second line: an instruction that this host lacks, or an operand that it wants aligned although the
+ * binder did not know, must be the guest's exception, never the end of the VMM.
  *
  * The kernel delivers the signal with a clean FPU and puts the guest's live state back on return, so the handler may do
- * what it likes. The handler and its table are the one global thing of this folder: signal dispositions belong to the
+ * what it likes. The handler and its tables are the global things of this folder: signal dispositions belong to the
  * process. */
 #include "cpu/bt/fp_signal.h"
 

@@ -1,4 +1,4 @@
-/* Stub memories that the process's SIGFPE handler knows. */
+/* Stub memories and translated code that the process's handler of traps knows. */
 #ifndef CPU_BT_FP_SIGNAL_H
 #define CPU_BT_FP_SIGNAL_H
 

@@ -146,7 +146,7 @@ bool bt_phys_read(struct bt_vcpu *c, uint64_t gpa, void *buf, unsigned size);
 bool bt_phys_write(struct bt_vcpu *c, uint64_t gpa, const void *buf, unsigned size);
 
 /* Translate for execution: fills *ret_entry with a TLB entry whose tag_x covers lin, or raises #PF/#GP. The entry may
- * be for MMIO: then region == NULL and code is fetched byte by byte by bt_fetch_bytes. */
+ * be for MMIO: then region == NULL and code is fetched byte by byte by block_fetch (block.c). */
 struct bt_tlbe *bt_fetch_page(struct bt_vcpu *c, uint64_t lin);
 
 /* Translate lin as the guest would (no side effects, no faults). Debugging and KVM-style queries. */

@@ -190,7 +190,7 @@ static enum run_result run_blocks(struct bt_vcpu *c)
 }
 
 #define RUN_NEVER UINT32_MAX /* in bt_block.runs: cannot be translated */
-#define RUN_TRANS_MAX 8U     /* translations of one block: addresses and contexts */
+#define RUN_TRANS_MAX 32U    /* translations of one block: addresses and contexts */
 
 /* The one that is there already; how many others. */
 static ALWAYS_INLINE const struct bt_trans *run_find_trans(const struct bt_vcpu *c, struct bt_block *b, bool plain,

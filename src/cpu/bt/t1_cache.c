@@ -183,7 +183,9 @@ void bt_t1_connect(struct bt_vcpu *c, const struct bt_trans *t)
 
     c->t1_stale = NULL;
     c->t1_link = 0;
-    if (old && old != t && old->stale && old->rip == t->rip && old->gpa == t->gpa && old->ctx == t->ctx) {
+    /* Only to one with another id: of two with the same id each could be led to the other. The generation in the id
+     * grows, so there is no way back. */
+    if (old && old->xid != t->xid && old->stale && old->rip == t->rip && old->gpa == t->gpa && old->ctx == t->ctx) {
         if (bt_emit_retarget(&e, old->stale, t->entry))
             c->stat[BT_STAT_T1_STALE]++;
     } else if (link) {

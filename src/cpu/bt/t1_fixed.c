@@ -73,6 +73,7 @@ static void fixed_enter(struct bt_t1 *t, struct bt_emit *e)
     t->leave = e->pos;
     fixed_image(e, true);
     fixed_regs(e, true);
+    t->leave_saved = e->pos;
     fixed_rsp(e, 8);
     for (unsigned i = ARRAY_SIZE(saved); i-- > 0;) {
         if (saved[i] >= 8)
@@ -150,10 +151,59 @@ static void fixed_callout(struct bt_t1 *t, struct bt_emit *e, unsigned ctx)
     bt_emit_ins(e, 4, 0x0fb6, 0, bt_x_mem(3, (int32_t)offsetof(struct bt_op, len)));
     bt_emit_ins(e, 8, 0x01, 0, t1_state(T1_OFF(r[BT_RIP])));
     bt_emit_target(e, left, e->pos);
+    bt_emit_jump_to(e, BT_JMP, t->resume);
+}
+
+static uint32_t fixed_unless_zero(struct bt_emit *e, unsigned size, int32_t off)
+{
+    bt_emit_ins(e, size, size == 1 ? 0x80 : 0x83, 7, t1_state(off));
+    bt_emit_u8(e, 0);
+    return bt_emit_jump(e, 5);
+}
+
+/* Behind a handler that ended its block, with all state in memory: to the translation of the present rip if the branch
+ * cache has one and the run loop has nothing to do, else to the run loop. */
+static void fixed_resume(struct bt_t1 *t, struct bt_emit *e)
+{
+    uint32_t out[7];
+
+    _Static_assert(BT_JC_SIZE == 1U << 14 && sizeof(struct bt_jce) == 1U << 4, "the shifts below");
+    t->resume = e->pos;
+    out[0] = fixed_unless_zero(e, 4, T1_OFF(events));
+    out[1] = fixed_unless_zero(e, 1, T1_OFF(shadow));
+    out[2] = fixed_unless_zero(e, 1, T1_OFF(halted));
+    bt_emit_ins(e, 1, 0x80, 7, t1_state(T1_OFF(mode)));
+    bt_emit_u8(e, BT_MODE_64);
+    out[3] = bt_emit_jump(e, 5);
+    bt_emit_ins(e, 8, 0x83, 7, t1_state(T1_OFF(op_end)));
+    bt_emit_u8(e, 0);
+    out[4] = bt_emit_jump(e, 4);
+    bt_emit_ins(e, 4, 0xf7, 0, t1_state(T1_OFF(rflags)));
+    bt_emit_u32(e, BT_RF);
+    out[5] = bt_emit_jump(e, 5);
+    bt_emit_ins(e, 8, 0x8b, T1_P, t1_state(T1_OFF(r[BT_RIP])));
+    bt_emit_ins(e, 4, 0x0fb6, 1, t1_state(T1_OFF(ctx)));
+    bt_emit_ins(e, 4, 0xc1, 4, bt_x_reg(1)); /* shl ecx, 14 */
+    bt_emit_u8(e, 14);
+    bt_emit_ins(e, 4, 0x89, T1_P, bt_x_reg(2));
+    bt_emit_ins(e, 4, 0x81, 4, bt_x_reg(2));
+    bt_emit_u32(e, BT_JC_SIZE - 1);
+    bt_emit_ins(e, 4, 0x01, 2, bt_x_reg(1));
+    bt_emit_ins(e, 4, 0xc1, 4, bt_x_reg(1)); /* shl ecx, 4 */
+    bt_emit_u8(e, 4);
+    bt_emit_ins(e, 8, 0x3b, T1_P, bt_x_gs(1, T1_OFF(jc) + (int32_t)offsetof(struct bt_jce, rip)));
+    out[6] = bt_emit_jump(e, 5);
+    bt_emit_ins(e, 8, 0x8b, T1_P, bt_x_gs(1, T1_OFF(jc) + (int32_t)offsetof(struct bt_jce, code)));
     fixed_split(e);
     fixed_rsp(e, 8);
     fixed_regs(e, false);
-    bt_emit_jump_to(e, BT_JMP, t->leave);
+    bt_emit_ins(e, 8, 0xff | BT_OPC_NOREXW, 4, bt_x_reg(T1_P));
+    for (unsigned i = 0; i < ARRAY_SIZE(out); i++)
+        bt_emit_target(e, out[i], e->pos);
+    fixed_split(e);
+    fixed_image(e, true);
+    fixed_rsp(e, 8);
+    bt_emit_jump_to(e, BT_JMP, t->leave_saved);
 }
 
 /* Called with r10 = rip where c->events is not 0: comes back where only interrupts are waiting and the guest has them
@@ -222,6 +272,7 @@ uint32_t bt_t1_fixed(struct bt_t1 *t)
     struct bt_emit e = { .buf = t->rw, .end = T1_RESERVE };
 
     fixed_enter(t, &e);
+    fixed_resume(t, &e);
     for (unsigned ctx = 0; ctx < BT_CTX_FETCH; ctx++)
         fixed_callout(t, &e, ctx);
     fixed_event(t, &e);

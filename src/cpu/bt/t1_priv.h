@@ -107,9 +107,10 @@ struct bt_t1 {
     const uint8_t *rx;         /* executable view of the arena */
     uint8_t *rw;               /* the same pages, writable */
     uint32_t used, first, end; /* bytes in use; by the fixed parts alone; to be used */
-    uint32_t enter, leave, leave_rip, leave_link, leave_stale, event, note, fp,
-        callout[BT_CTX_FETCH]; /* offsets of the fixed parts */
-    uint32_t unmapped;         /* so far; multiple of T1_UNMAP */
+    /* Offsets of the fixed parts (t1_fixed.c). */
+    uint32_t enter, leave, leave_saved, leave_rip, leave_link, leave_stale, resume, event, note, fp,
+        callout[BT_CTX_FETCH];
+    uint32_t unmapped; /* so far; multiple of T1_UNMAP */
     uint32_t n_trans;
     _Atomic uint32_t n_traps;
     struct bt_trans *trans; /* T1_TRANS_MAX */

@@ -7,7 +7,7 @@
 
 const int8_t t1_host[16] = {
     [BT_RAX] = 9, [BT_RCX] = 1, [BT_RDX] = 2,  [BT_RBX] = 3,  [BT_RSP] = 14, [BT_RBP] = 5,  [BT_RSI] = 6,  [BT_RDI] = 7,
-    [BT_R8] = 8,  [BT_R9] = -1, [BT_R10] = -1, [BT_R11] = -1, [BT_R12] = 12, [BT_R13] = 13, [BT_R14] = -1, [BT_R15] = -1
+    [BT_R8] = 8,  [BT_R9] = 12, [BT_R10] = 13, [BT_R11] = -1, [BT_R12] = -1, [BT_R13] = -1, [BT_R14] = -1, [BT_R15] = -1
 };
 
 /* Guest registers to and from memory. */

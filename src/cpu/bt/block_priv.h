@@ -5,8 +5,8 @@
 #include "cpu/bt/block.h"
 #include "cpu/bt/irqchip/host.h"
 
-/* Room for one VM; touched as it fills. Together with T1_ARENA and FP_STUBS_SIZE this is what keeps the engine below
- * 64 MiB (docs/engine.md has the sum). */
+/* Room for one VM; touched as it fills. Together with FP_STUBS_SIZE and the T1_ sizes of t1_priv.h this is what keeps
+ * the engine below 64 MiB (docs/engine.md has the sum). */
 #define BLOCK_ARENA_OPS (448U << 10) /* 21 MiB */
 #define BLOCK_MAX (104U << 10)
 #define BLOCK_HASH (64U << 10)

@@ -11,7 +11,8 @@ extern const struct cpu_ops cpu_interp_ops;
 extern const struct cpu_ops cpu_bt_ops;
 /* The same, but everything is translated when it first runs. For tests. */
 extern const struct cpu_ops cpu_bt_eager_ops;
-/* The same as cpu_bt_ops, with a code cache so small that it is evicted all the time. For tests. */
+/* The same as cpu_bt_ops, with a code cache so small that it is evicted all the time, and translating what runs a
+ * second time. For tests. */
 extern const struct cpu_ops cpu_bt_small_ops;
 
 #endif

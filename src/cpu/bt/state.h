@@ -251,7 +251,7 @@ struct bt_vcpu {
     /* What translated code works with (t1.h) */
     uint16_t t1_flags;               /* arithmetic flags as LAHF and SETO give them, see bt_fl_pack */
     uint32_t t1_link;                /* exit: place of the jump that may be chained | T1_LINK_*, 0: none */
-    const struct bt_trans *t1_stale; /* exit: the translation whose code has changed */
+    const struct bt_trans *t1_stale; /* exit: the translation that does not fit its page now */
     struct bt_t1_group t1_group[BT_T1_GROUPS];
     uint64_t t1_target[2];  /* address and code of a call's target while it pushes */
     _Atomic uint8_t t1_log; /* stores are logged: a copy of the memory's log_dirty */

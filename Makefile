@@ -24,14 +24,16 @@ run: # build, prepare a Debian guest, boot it on this terminal
 	@tools/run $(BUILD) $(RUN_ARGS)
 
 check: # every test; the last line is the summary
-	@tools/deps build run work check
+	@tools/deps build run work check oci
 	@tools/check -j $(JOBS)
 
 bench: # speed beside QEMU TCG and the bare machine, in one run (docs/bench.md)
-	@tools/deps build run work bench
+	@tools/deps build run work bench oci
 	@tools/qemu-for-bench
 	@$(MAKE) --no-print-directory MODE=rel all
 	@bench/run build-rel $(BENCH_ARGS)
+	@bench/oci build-rel
+	@bench/life build-rel
 
 fuzz: # each fuzzer for FUZZ_SECONDS (60)
 	@tools/deps build fuzz

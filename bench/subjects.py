@@ -80,6 +80,17 @@ class Machine(vm.Vm):
         return self.times[index][1] * 1000, self.used[index]
 
 
+def lay_over(initrd, layer, path):
+    """Write an initrd to path: another one with the files of a folder over it."""
+    with open(path + '.new', 'wb') as out:
+        with open(initrd, 'rb') as plain:
+            shutil.copyfileobj(plain, out)
+        out.flush()
+        names = subprocess.run(['find', '.'], cwd=layer, capture_output=True, check=True).stdout
+        subprocess.run(['cpio', '--quiet', '-o', '-H', 'newc', '-R', '0:0'], cwd=layer, input=names, stdout=out, check=True)
+    os.rename(path + '.new', path)
+
+
 class Place:
     """What is prepared once for a run, in BUILD/bench: program, initrd, the Debian tree for the bare machine."""
 
@@ -113,13 +124,7 @@ class Place:
         shutil.copy(os.path.join(ROOT, 'bench', 'guest', 'init'), os.path.join(layer, 'init'))
         shutil.copy(self.program, os.path.join(layer, 'bin', 'caisson-bench'))
         shutil.copy(self.script, os.path.join(layer, 'work.py'))
-        with open(self.initrd + '.new', 'wb') as out:
-            with open(self.plain_initrd, 'rb') as plain:
-                shutil.copyfileobj(plain, out)
-            out.flush()
-            names = subprocess.run(['find', '.'], cwd=layer, capture_output=True, check=True).stdout
-            subprocess.run(['cpio', '--quiet', '-o', '-H', 'newc', '-R', '0:0'], cwd=layer, input=names, stdout=out, check=True)
-        os.rename(self.initrd + '.new', self.initrd)
+        lay_over(self.plain_initrd, layer, self.initrd)
 
     def make_tree(self):
         """The Debian tree of the work disk: the disk for guests, its files unpacked for the bare machine."""

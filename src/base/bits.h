@@ -50,4 +50,21 @@ DEFINE_LE_ACCESS(16)
 DEFINE_LE_ACCESS(32)
 DEFINE_LE_ACCESS(64)
 
+/* Likewise for big-endian values: network packets and disk formats. */
+#define DEFINE_BE_ACCESS(bits)                                   \
+    static inline uint##bits##_t load_be##bits(const void *p)    \
+    {                                                            \
+        uint##bits##_t v;                                        \
+        memcpy(&v, p, sizeof(v));                                \
+        return __builtin_bswap##bits(v);                         \
+    }                                                            \
+    static inline void store_be##bits(void *p, uint##bits##_t v) \
+    {                                                            \
+        v = __builtin_bswap##bits(v);                            \
+        memcpy(p, &v, sizeof(v));                                \
+    }
+DEFINE_BE_ACCESS(16)
+DEFINE_BE_ACCESS(32)
+DEFINE_BE_ACCESS(64)
+
 #endif

@@ -4,8 +4,8 @@
 
 #include <stddef.h>
 
-/* The candidate that a mistyped word is nearest to (at most 2 edits, fewer for short words), or NULL. next(i) yields
- * candidates until NULL. */
+/* The candidate that a mistyped word is nearest to (at most 2 edits, 1 for words of up to 3 characters), or NULL.
+ * next(i) yields candidates until NULL. */
 const char *word_nearest(const char *word, const char *(*next)(const void *opaque, size_t i), const void *opaque);
 
 #endif

@@ -6,25 +6,24 @@
 #include "base/log.h"
 #include "block/aio_priv.h"
 
-int blk_aio_new(struct loop *loop, enum blk_aio_kind kind, struct blk_aio **ret_aio)
+int blk_aio_new(struct loop *loop, enum blk_aio_kind kind, void (*batch)(void *opaque), void *opaque,
+                struct blk_aio **ret_aio)
 {
     int res;
 
     if (kind != BLK_AIO_THREADS) {
-        res = blk_uring_new(loop, ret_aio);
+        res = blk_uring_new(loop, batch, opaque, ret_aio);
         if (res == 0 || kind == BLK_AIO_URING)
             return res;
         log_debug("block: no io_uring (error %d), using threads", -res);
     }
-    return blk_threads_new(loop, ret_aio);
+    return blk_threads_new(loop, batch, opaque, ret_aio);
 }
 
 void blk_aio_free(struct blk_aio *a)
 {
-    if (!a)
-        return;
-    a->ops->drain(a);
-    a->ops->free(a);
+    if (a)
+        a->ops->free(a);
 }
 
 enum blk_aio_kind blk_aio_kind_used(const struct blk_aio *a)
@@ -43,9 +42,14 @@ void blk_aio_kick(struct blk_aio *a)
     a->ops->kick(a);
 }
 
-void blk_aio_drain(struct blk_aio *a)
+unsigned blk_aio_count(const struct blk_aio *a)
 {
-    a->ops->drain(a);
+    return a->ops->count(a);
+}
+
+void blk_aio_wait(struct blk_aio *a)
+{
+    a->ops->wait(a);
 }
 
 bool blk_aio_progress(struct blk_aio_req *req, int res)
@@ -59,7 +63,7 @@ bool blk_aio_progress(struct blk_aio_req *req, int res)
     if (res < 0 || !transfers)
         return true;
     if (res == 0 || (uint64_t)res > req->len) {
-        req->res = -EIO;
+        req->res = res == 0 && req->op == BLK_AIO_READ ? -ENODATA : -EIO;
         return true;
     }
     n = (uint64_t)res;

@@ -6,7 +6,7 @@
 
 #include "base/cleanup.h"
 #include "cli/command.h"
-#include "cli/spawn.h"
+#include "instance/spawn.h"
 #include "proto/exit_code.h"
 
 #define LACKS_NAMED_MAX 4U
@@ -68,7 +68,7 @@ int cli_cmd_cpu_ls(const struct cli_args *args)
     const char *engine = cli_value(args, "engine");
     AUTO_FREE char *text = NULL;
     struct err e = { 0 };
-    int r = cli_vmm_report("--cpu-models", engine ? engine : "auto", &text, &e);
+    int r = inst_vmm_report("--cpu-models", engine ? engine : "auto", &text, &e);
 
     if (r != 0)
         return r < 0 ? cli_fail(&e) : r;

@@ -15,6 +15,7 @@
 #include "cli/command.h"
 #include "proto/exit_code.h"
 #include "sys/loop.h"
+#include "sys/signals.h"
 
 #define CONSOLE_CHUNK 4096
 #define CONSOLE_PIECE ((size_t)256)
@@ -22,12 +23,13 @@
 
 struct console {
     struct loop *loop;
-    struct cli_vmm *vmm;
+    struct inst_vmm *vmm;
     struct loop_fd *in_src, *out_src, *stdout_src, *pid_src, *signal_src;
     struct termios saved;
     bool raw;      /* the terminal must be restored */
     bool escape;   /* Ctrl-] was typed */
     bool quit;     /* the user asked for the end */
+    bool in_done;  /* stdin has ended, or is closed */
     bool in_plain; /* stdin cannot be polled (a file): read it whenever the VM takes input */
     int signal_fd;
     int signal;                     /* that ended us, 0 none */
@@ -116,8 +118,11 @@ static void console_in_end(struct console *c)
 {
     loop_fd_free(c->in_src);
     c->in_src = NULL;
+    c->in_done = true;
     c->in_plain = false;
 }
+
+static void console_on_input(void *opaque, uint32_t events);
 
 /* Watch stdin only while there is room, the VM's socket for input to it only while something waits, stdout only while
  * it keeps us waiting, and then the VM has to wait too. */
@@ -125,8 +130,8 @@ static void console_watch(struct console *c)
 {
     uint32_t socket = (c->n_pending > 0 || c->in_plain ? EPOLLOUT : 0) | (c->n_output ? 0 : EPOLLIN);
 
-    if (c->in_src && loop_fd_set(c->in_src, c->n_pending ? 0 : EPOLLIN) < 0)
-        console_in_end(c);
+    if (!c->in_done && !c->in_plain)
+        loop_fd_watch(c->loop, STDIN_FILENO, c->n_pending ? 0 : EPOLLIN, console_on_input, c, &c->in_src);
     if (c->out_src && loop_fd_set(c->out_src, socket) < 0)
         c->n_pending = 0;
     if (c->stdout_src && loop_fd_set(c->stdout_src, c->n_output ? EPOLLOUT : 0) < 0)
@@ -255,21 +260,14 @@ static void console_drain(struct console *c)
 
 static int console_setup(struct console *c)
 {
-    sigset_t set;
+    static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGCONT };
     int r;
 
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGHUP);
-    sigaddset(&set, SIGTSTP);
-    sigaddset(&set, SIGCONT);
-    sigprocmask(SIG_BLOCK, &set, NULL);
     /* A reader that goes away is no reason to leave the terminal raw and the VM without a console. */
-    signal(SIGPIPE, SIG_IGN); /* check: allow(banned:signal) no handler, so nothing is unclear about it */
-    c->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    sys_signals_no_pipe();
+    c->signal_fd = sys_signals_open(signals, ARRAY_SIZE(signals));
     if (c->signal_fd < 0)
-        return -errno;
+        return c->signal_fd;
     r = loop_new(&c->loop);
     if (r >= 0)
         r = loop_fd_add(c->loop, c->signal_fd, EPOLLIN, console_on_signal, c, &c->signal_src);
@@ -290,7 +288,7 @@ static int console_setup(struct console *c)
                        &c->out_src);
 }
 
-int cli_console_run(struct cli_vmm *vmm, struct err *e)
+int cli_console_run(struct inst_vmm *vmm, struct err *e)
 {
     struct console c = { .vmm = vmm, .signal_fd = -1 };
     int r = console_setup(&c), status = 0;

@@ -4,11 +4,11 @@
 
 #include "base/attr.h"
 #include "base/err.h"
-#include "cli/spawn.h"
+#include "instance/spawn.h"
 
 /* Relay between stdin/stdout and the VM until its process ends; the terminal is in raw mode meanwhile and restored on
  * every way out. Ctrl-] x asks the VM to stop at once; Ctrl-] Ctrl-] sends one Ctrl-]. SIGINT, SIGTERM and SIGHUP stop
  * the VM too. Reaps the process. Returns the exit code of the program. */
-int cli_console_run(struct cli_vmm *vmm, struct err *e);
+int cli_console_run(struct inst_vmm *vmm, struct err *e);
 
 #endif

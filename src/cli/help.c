@@ -1,10 +1,8 @@
-/* --help and shell completion, both from the command table. */
-#include <errno.h>
+/* --help, from the command table. */
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/command.h"
-#include "proto/exit_code.h"
 
 static void help_command(const struct cli_command *command, FILE *out)
 {
@@ -28,157 +26,141 @@ static void help_command(const struct cli_command *command, FILE *out)
     }
 }
 
-void cli_print_help(const struct cli_command *command, FILE *out)
+/* The ten that matter, first in the help. */
+static const char *const help_common[] = { "run",  "vm create", "start",   "stop",       "ls",
+                                           "exec", "logs",      "console", "image pull", "rm" };
+
+/* What the commands of a noun are about. */
+static const struct {
+    const char *noun, *summary;
+} help_nouns[] = {
+    { "image", "images that instances are made from" },
+    { "vm", "virtual machines: what containers do not have" },
+    { "snapshot", "states of instances to go back to" },
+    { "volume", "storage that outlives containers" },
+    { "network", "networks of virtual machines and containers" },
+    { "disk", "disk images, their snapshots and backups" },
+    { "template", "images with defaults for new instances" },
+    { "cpu", "CPU models" },
+};
+
+const char *cli_noun(size_t i)
 {
-    if (command) {
-        help_command(command, out);
-        return;
-    }
-    fprintf(out, "Usage: caisson COMMAND [OPTION]...\n"
-                 "       caisson --version | --help\n\n"
-                 "Virtual machines and containers, with and without hardware virtualization.\n\nCommands:\n");
-    for (size_t i = 0; i < cli_n_commands; i++) {
-        if (!cli_commands[i].hidden)
-            fprintf(out, "  %-12s %s\n", cli_commands[i].path, cli_commands[i].summary);
-    }
-    fprintf(
-        out,
-        "\n'caisson COMMAND --help' describes a command; caisson(1) has it all.\n"
-        "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 6 time-out, 7 permission, 8 guest crash.\n");
+    return i < ARRAY_SIZE(help_nouns) ? help_nouns[i].noun : NULL;
 }
 
-/* Whether a command before the i-th begins with the same len characters. */
-static bool complete_seen(size_t i, size_t len)
+const char *cli_noun_about(const char *noun)
 {
-    for (size_t j = 0; j < i; j++) {
-        if (strncmp(cli_commands[j].path, cli_commands[i].path, len) == 0)
+    for (size_t i = 0; i < ARRAY_SIZE(help_nouns); i++) {
+        if (strcmp(help_nouns[i].noun, noun) == 0)
+            return help_nouns[i].summary;
+    }
+    return NULL;
+}
+
+static void help_line(const struct cli_command *command, FILE *out)
+{
+    fprintf(out, "  %-20s %s\n", command->path, command->summary);
+}
+
+static const struct cli_command *help_find(const char *path)
+{
+    const struct cli_command *command;
+
+    for (size_t i = 0; (command = cli_command_at(i)); i++) {
+        if (strcmp(command->path, path) == 0)
+            break;
+    }
+    return command;
+}
+
+static bool help_is_common(const struct cli_command *command)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(help_common); i++) {
+        if (strcmp(command->path, help_common[i]) == 0)
             return true;
     }
     return false;
 }
 
-/* Words that can follow a prefix of command words: printed once each. */
-static void complete_words(const char *prefix, FILE *out)
+/* Whether a path begins with the words of noun and goes on. */
+static bool help_in_noun(const char *path, const char *noun)
 {
-    size_t len = strlen(prefix);
+    size_t len = strlen(noun);
 
-    for (size_t i = 0; i < cli_n_commands; i++) {
-        const char *path = cli_commands[i].path;
+    return strncmp(path, noun, len) == 0 && path[len] == ' ';
+}
 
-        if (strncmp(path, prefix, len) == 0 && !complete_seen(i, len + strcspn(path + len, " ")))
-            fprintf(out, "%.*s ", (int)strcspn(path + len, " "), path + len);
+static bool help_has_noun(const char *noun)
+{
+    const struct cli_command *command;
+
+    for (size_t i = 0; (command = cli_command_at(i)); i++) {
+        if (!command->hidden && help_in_noun(command->path, noun))
+            return true;
     }
+    return false;
 }
 
-static void complete_bash(FILE *out)
+bool cli_print_noun_help(const char *noun, FILE *out)
 {
-    fprintf(out, "_caisson() {\n    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}\n"
-                 "    local cmd=\"${COMP_WORDS[*]:1:COMP_CWORD-1}\" words=\n    case \"$cmd \" in\n");
-    for (size_t i = 0; i < cli_n_commands; i++) {
-        const struct cli_command *command = &cli_commands[i];
+    const struct cli_command *command;
 
-        fprintf(out, "    '%s '*)\n        case $prev in\n", command->path);
-        for (size_t j = 0; j < command->n_options; j++) {
-            const struct cli_option *o = &command->options[j];
-
-            if (!o->value)
-                continue;
-            if (o->complete && strcmp(o->complete, "file") == 0)
-                fprintf(out, "        --%s) COMPREPLY=($(compgen -f -- \"$cur\")); compopt -o filenames; return ;;\n",
-                        o->name);
-            else
-                fprintf(out, "        --%s) COMPREPLY=($(compgen -W '%s' -- \"$cur\")); return ;;\n", o->name,
-                        o->complete ? o->complete : "");
-        }
-        fprintf(out, "        esac\n        words='--help");
-        for (size_t j = 0; j < command->n_options; j++)
-            fprintf(out, " --%s", command->options[j].name);
-        if (command->operands[0])
-            fputc(' ', out);
-        for (const char *p = command->operands; *p; p++)
-            fputc(*p == '|' ? ' ' : *p, out);
-        fprintf(out, "' ;;\n");
+    if (!help_has_noun(noun))
+        return false;
+    fprintf(out, "Usage: caisson %s COMMAND [OPTION]...\n\nCommands:\n", noun);
+    for (size_t i = 0; (command = cli_command_at(i)); i++) {
+        if (!command->hidden && help_in_noun(command->path, noun))
+            help_line(command, out);
     }
-    for (size_t i = 0; i < cli_n_commands; i++) {
-        size_t len = strcspn(cli_commands[i].path, " ");
-        char noun[32];
+    fprintf(out, "\n'caisson COMMAND --help' describes a command; caisson(1) has it all.\n");
+    return true;
+}
 
-        if (cli_commands[i].path[len] == '\0' || complete_seen(i, len + 1))
-            continue;
-        snprintf(noun, sizeof(noun), "%.*s ", (int)len, cli_commands[i].path);
-        fprintf(out, "    '%s') words='", noun);
-        complete_words(noun, out);
-        fprintf(out, "' ;;\n");
+void cli_print_commands(FILE *out)
+{
+    const struct cli_command *command;
+
+    fprintf(out, "Usage: caisson COMMAND [OPTION]...\n\nCommands:\n");
+    for (size_t i = 0; (command = cli_command_at(i)); i++) {
+        if (!command->hidden)
+            help_line(command, out);
     }
-    fprintf(out, "    ' ') words='--help --version ");
-    complete_words("", out);
-    fprintf(out,
-            "' ;;\n    esac\n    COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n}\ncomplete -F _caisson caisson\n");
+    fprintf(out, "\n'caisson COMMAND --help' describes a command; caisson(1) has it all.\n");
 }
 
-/* zsh runs bash completion functions through bashcompinit, so one description serves both. */
-static void complete_zsh(FILE *out)
+static void help_program(FILE *out)
 {
-    fprintf(out, "#compdef caisson\nautoload -U +X bashcompinit && bashcompinit\n");
-    complete_bash(out);
-}
+    const struct cli_command *command;
 
-/* What the commands of a noun are about. */
-static const char *cli_noun_summary(const char *path)
-{
-    return strncmp(path, "cpu ", 4) == 0 ? "CPU models" : "virtual machines";
-}
-
-static void complete_fish(FILE *out)
-{
-    fprintf(out, "complete -c caisson -f\ncomplete -c caisson -n __fish_use_subcommand -l version -l help\n");
-    for (size_t i = 0; i < cli_n_commands; i++) {
-        const struct cli_command *command = &cli_commands[i];
-        const char *last = strrchr(command->path, ' ');
-        int first = (int)strcspn(command->path, " ");
-
-        fprintf(out, "complete -c caisson -n __fish_use_subcommand -a %.*s -d '%s'\n", first, command->path,
-                last ? cli_noun_summary(command->path) : command->summary);
-        last = last ? last + 1 : command->path;
-        if (last != command->path)
-            fprintf(out, "complete -c caisson -n '__fish_seen_subcommand_from %.*s' -a %s -d '%s'\n", first,
-                    command->path, last, command->summary);
-        for (size_t j = 0; j < command->n_options; j++) {
-            const struct cli_option *o = &command->options[j];
-            bool file = o->complete && strcmp(o->complete, "file") == 0;
-
-            fprintf(out, "complete -c caisson -n '__fish_seen_subcommand_from %s' -l %s", last, o->name);
-            if (o->letter)
-                fprintf(out, " -s %c", o->letter);
-            if (file)
-                fprintf(out, " -rF");
-            else if (o->value)
-                fprintf(out, " -x -a '%s'", o->complete ? o->complete : "");
-            fprintf(out, " -d '%s'\n", o->help);
-        }
+    fprintf(out, "Usage: caisson COMMAND [OPTION]...\n"
+                 "       caisson --version | --help\n\n"
+                 "Virtual machines and containers, with and without hardware virtualization.\n\nCommon commands:\n");
+    for (size_t i = 0; i < ARRAY_SIZE(help_common); i++) {
+        command = help_find(help_common[i]);
+        if (command)
+            help_line(command, out);
     }
+    fprintf(out, "\nMore commands:\n");
+    for (size_t i = 0; (command = cli_command_at(i)); i++) {
+        if (!command->hidden && !help_is_common(command) && !strchr(command->path, ' '))
+            help_line(command, out);
+    }
+    fprintf(out, "\nCommands of one kind of object ('caisson NOUN' lists them):\n");
+    for (size_t i = 0; i < ARRAY_SIZE(help_nouns); i++) {
+        if (help_has_noun(help_nouns[i].noun))
+            fprintf(out, "  %-20s %s\n", help_nouns[i].noun, help_nouns[i].summary);
+    }
+    fprintf(
+        out,
+        "\n'caisson COMMAND --help' describes a command, 'caisson help all' lists all of them; caisson(1) has it all.\n"
+        "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 6 time-out, 7 permission, 8 guest crash.\n");
 }
 
-int cli_print_completion(const char *shell, FILE *out)
+void cli_print_help(const struct cli_command *command, FILE *out)
 {
-    if (strcmp(shell, "bash") == 0)
-        complete_bash(out);
-    else if (strcmp(shell, "zsh") == 0)
-        complete_zsh(out);
-    else if (strcmp(shell, "fish") == 0)
-        complete_fish(out);
+    if (command)
+        help_command(command, out);
     else
-        return -EINVAL;
-    return 0;
-}
-
-int cli_cmd_completion(const struct cli_args *args)
-{
-    struct err e = { 0 };
-
-    if (args->n_operands != 1 || cli_print_completion(args->operands[0], stdout) < 0) {
-        err_set(&e, EINVAL, "completion for which shell? Give one of bash, zsh, fish");
-        return cli_fail(&e);
-    }
-    return EXIT_CODE_OK;
+        help_program(out);
 }

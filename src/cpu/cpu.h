@@ -72,6 +72,16 @@ struct cpu_msr_entry {
     uint64_t value;
 };
 
+/* For get_msrs and set_msrs only, and only of engines of ours: 1 = a kick by KVM_HC_KICK_CPU was not taken yet. Guests
+ * never see it. */
+#define CPU_MSR_PV_KICKED 0x4b564dffU
+
+/* The guest's time stamp counter is the host's plus offset (modulo 2^64). */
+struct cpu_tsc {
+    uint64_t offset;
+    uint64_t khz; /* the frequency; ignored by set_tsc */
+};
+
 /* All functions: 0 (or >= 0 where stated) or -errno. -ENOTTY: this engine does not have it. */
 struct cpu_ops {
     const char *name; /* "kvm", "interp", "bt" */
@@ -131,14 +141,21 @@ struct cpu_ops {
     /* Returns how many entries were handled: fewer than n means that entries[returned] was refused. */
     int (*get_msrs)(struct cpu_vcpu *vcpu, struct cpu_msr_entry *entries, unsigned n);
     int (*set_msrs)(struct cpu_vcpu *vcpu, const struct cpu_msr_entry *entries, unsigned n);
+    /* Takes back an offer of paravirtual EOI, which changes guest memory; expires timers that are due: before get_msrs.
+     * Set the base (sregs) before the LAPIC, and the TSC deadline (an MSR) after it. */
     int (*get_lapic)(struct cpu_vcpu *vcpu, struct kvm_lapic_state *lapic);
     int (*set_lapic)(struct cpu_vcpu *vcpu, const struct kvm_lapic_state *lapic);
     int (*get_events)(struct cpu_vcpu *vcpu, struct kvm_vcpu_events *events);
     int (*set_events)(struct cpu_vcpu *vcpu, const struct kvm_vcpu_events *events);
+    /* Acts upon an INIT or SIPI that has arrived, so it comes before the other state of a vCPU that is to be saved. */
     int (*get_mp_state)(struct cpu_vcpu *vcpu, struct kvm_mp_state *state);
     int (*set_mp_state)(struct cpu_vcpu *vcpu, const struct kvm_mp_state *state);
     int (*get_debugregs)(struct cpu_vcpu *vcpu, struct kvm_debugregs *regs);
     int (*set_debugregs)(struct cpu_vcpu *vcpu, const struct kvm_debugregs *regs);
+    /* An offset, because a counter that is read and written one vCPU after the other is never the same for all. Set it
+     * for all vCPUs before the MSRs of any. */
+    int (*get_tsc)(struct cpu_vcpu *vcpu, struct cpu_tsc *tsc);
+    int (*set_tsc)(struct cpu_vcpu *vcpu, const struct cpu_tsc *tsc);
 
     /* Engine statistics as name/value pairs: calls each() once per figure. vCPUs may run (values are approximate). */
     int (*stats)(struct cpu_vm *vm, void (*each)(void *opaque, const char *name, uint64_t value), void *opaque);

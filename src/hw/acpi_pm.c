@@ -9,11 +9,15 @@
 
 #include "base/bits.h"
 #include "base/check.h"
+#include "base/pack.h"
 
 #define PM_TIMER_HZ 3579545ULL
 #define NS_PER_S 1000000000ULL
 
 enum { PM1_TIMER = 0x0001, PM1_GLOBAL = 0x0020, PM1_POWER_BUTTON = 0x0100, PM1_RTC = 0x0400, PM1_WAKE = 0x8000 };
+/* Longest life of a VM that a saved state may claim: 146 years, with which no sum here overflows. */
+#define PM_AGE_MAX_NS (1ULL << 62)
+
 enum { PM1_SCI_EN = 0x0001, PM1_BM_RLD = 0x0002, PM1_SLP_TYP_SHIFT = 10, PM1_SLP_EN = 0x2000 };
 
 struct acpi_pm {
@@ -31,9 +35,14 @@ static uint64_t acpi_pm_now_locked(const struct acpi_pm *p)
     return p->config.time.ops->mono_ns(p->config.time.opaque) - p->start_ns;
 }
 
+static uint64_t acpi_pm_ticks(uint64_t age_ns)
+{
+    return (uint64_t)((unsigned __int128)age_ns * PM_TIMER_HZ / NS_PER_S);
+}
+
 static uint64_t acpi_pm_ticks_locked(const struct acpi_pm *p)
 {
-    return (uint64_t)((unsigned __int128)acpi_pm_now_locked(p) * PM_TIMER_HZ / NS_PER_S);
+    return acpi_pm_ticks(acpi_pm_now_locked(p));
 }
 
 /* TMR_STS is set whenever bit 31 changes (section 4.8.2.1). */
@@ -199,4 +208,45 @@ void acpi_pm_raise_gpe(struct acpi_pm *p, unsigned n)
     p->gpe_status |= (uint16_t)BIT(n);
     acpi_pm_update_locked(p);
     pthread_mutex_unlock(&p->lock);
+}
+
+void acpi_pm_save(struct acpi_pm *p, struct buf *b)
+{
+    pthread_mutex_lock(&p->lock);
+    pack_u64(b, acpi_pm_now_locked(p));
+    pack_u64(b, p->tick_msb);
+    pack_u16(b, p->status);
+    pack_u16(b, p->enable);
+    pack_u16(b, p->control);
+    pack_u16(b, p->gpe_status);
+    pack_u16(b, p->gpe_enable);
+    pthread_mutex_unlock(&p->lock);
+}
+
+int acpi_pm_restore(struct acpi_pm *p, uint16_t version, struct unpack *in)
+{
+    uint64_t age_ns = unpack_u64(in), tick_msb = unpack_u64(in);
+    uint16_t status = unpack_u16(in), enable = unpack_u16(in), control = unpack_u16(in);
+    uint16_t gpe_status = unpack_u16(in), gpe_enable = unpack_u16(in);
+    int r = unpack_end(in);
+
+    (void)version;
+    if (r == 0 && (age_ns > PM_AGE_MAX_NS || tick_msb > acpi_pm_ticks(age_ns) >> 31 ||
+                   enable & ~(PM1_TIMER | PM1_GLOBAL | PM1_POWER_BUTTON | PM1_RTC) ||
+                   control & ~(PM1_BM_RLD | 7 << PM1_SLP_TYP_SHIFT)))
+        r = -EBADMSG;
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&p->lock);
+    /* May wrap around: only differences to later times count. */
+    p->start_ns = p->config.time.ops->mono_ns(p->config.time.opaque) - age_ns;
+    p->tick_msb = tick_msb;
+    p->status = status;
+    p->enable = enable;
+    p->control = control;
+    p->gpe_status = gpe_status;
+    p->gpe_enable = gpe_enable;
+    acpi_pm_update_locked(p);
+    pthread_mutex_unlock(&p->lock);
+    return 0;
 }

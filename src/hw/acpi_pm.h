@@ -23,6 +23,10 @@ enum {
 #define ACPI_PM_SLP_TYP_S5 5 /* what DSDT's \_S5 says */
 
 struct acpi_pm;
+struct buf;
+struct unpack;
+
+#define ACPI_PM_STATE_VERSION 1
 
 struct acpi_pm_config {
     struct bus *pio;     /* borrowed */
@@ -41,5 +45,11 @@ DEFINE_AUTO(acpi_pm, struct acpi_pm, acpi_pm_free)
 void acpi_pm_press_power(struct acpi_pm *p);
 /* Raise general-purpose event n (0..15): the guest runs \_GPE._Lnn or _Enn, where DSDT has it. */
 void acpi_pm_raise_gpe(struct acpi_pm *p, unsigned n);
+
+/* Append its state (docs/snapshot-format.md); the PM timer as the time since it was 0. The vCPUs stand. */
+void acpi_pm_save(struct acpi_pm *p, struct buf *b);
+/* Take a state over and drive the line accordingly; before the vCPUs run. The PM timer goes on from where it was.
+ * -EBADMSG: it makes no sense, the device is to be freed. */
+int acpi_pm_restore(struct acpi_pm *p, uint16_t version, struct unpack *in) MUST_USE;
 
 #endif

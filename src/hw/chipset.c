@@ -5,6 +5,8 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "base/pack.h"
+
 enum { CF9_SYSTEM_RESET = 0x02, CF9_RESET_CPU = 0x04, CF9_FULL_RESET = 0x08 };
 enum { A_FAST_RESET = 0x01, A_GATE_A20 = 0x02 };
 
@@ -174,4 +176,29 @@ void chipset_free(struct chipset *c)
         bus_remove(c->config.pio, chipset_ranges[i].base, c);
     pthread_mutex_destroy(&c->lock);
     free(c);
+}
+
+void chipset_save(struct chipset *c, struct buf *b)
+{
+    pthread_mutex_lock(&c->lock);
+    pack_u8(b, c->cf9);
+    pack_u8(b, c->control_a);
+    pack_u8(b, c->post);
+    pthread_mutex_unlock(&c->lock);
+}
+
+int chipset_restore(struct chipset *c, uint16_t version, struct unpack *in)
+{
+    uint8_t cf9 = unpack_u8(in), control_a = unpack_u8(in), post = unpack_u8(in);
+    int r = unpack_end(in);
+
+    (void)version;
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&c->lock);
+    c->cf9 = cf9;
+    c->control_a = control_a;
+    c->post = post;
+    pthread_mutex_unlock(&c->lock);
+    return 0;
 }

@@ -13,7 +13,11 @@
 
 #define CHIPSET_DEBUG_EXIT_PORT 0xf4
 
+struct buf;
 struct chipset;
+struct unpack;
+
+#define CHIPSET_STATE_VERSION 1
 
 struct chipset_config {
     struct bus *pio; /* borrowed */
@@ -27,6 +31,11 @@ struct chipset_config {
 int chipset_new(const struct chipset_config *config, struct chipset **ret_chipset) MUST_USE;
 void chipset_free(struct chipset *c); /* NULL accepted; vCPUs are stopped */
 DEFINE_AUTO(chipset, struct chipset, chipset_free)
+
+/* Append its state (docs/snapshot-format.md). The vCPUs stand. */
+void chipset_save(struct chipset *c, struct buf *b);
+/* Take a state over; before the vCPUs run. -EBADMSG: it makes no sense, the device is to be freed. */
+int chipset_restore(struct chipset *c, uint16_t version, struct unpack *in) MUST_USE;
 
 /* Handlers for the one-byte register 0xcf9; dev is the struct chipset. */
 extern const struct bus_ops chipset_cf9_ops;

@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "base/pack.h"
+
 #define I8042_DATA 0x60
 #define I8042_COMMAND 0x64
 #define I8042_QUEUE 64U
@@ -360,4 +362,81 @@ size_t i8042_keyboard_push(struct i8042 *k, const uint8_t *codes, size_t n)
     i8042_irq_update_locked(k);
     pthread_mutex_unlock(&k->lock);
     return taken;
+}
+
+void i8042_save(struct i8042 *k, struct buf *b)
+{
+    pthread_mutex_lock(&k->lock);
+    pack_u8(b, k->mode);
+    pack_u8(b, k->out_port);
+    pack_bytes(b, k->ram, sizeof(k->ram));
+    pack_u8(b, k->command);
+    pack_bool(b, k->last_was_command);
+    pack_u8(b, k->keyboard_command);
+    pack_u8(b, k->leds);
+    pack_u8(b, k->scan_set);
+    pack_bool(b, k->scanning);
+    pack_u8(b, k->last);
+    pack_u8(b, (uint8_t)k->count);
+    for (unsigned i = 0; i < k->count; i++) {
+        const struct i8042_byte *byte = &k->queue[(k->head + i) % I8042_QUEUE];
+
+        pack_u8(b, byte->value);
+        pack_bool(b, byte->aux);
+        pack_bool(b, byte->timeout);
+    }
+    pthread_mutex_unlock(&k->lock);
+}
+
+/* Fields from mode to queue. */
+static int i8042_unpack(struct i8042 *next, struct unpack *in)
+{
+    next->mode = unpack_u8(in);
+    next->out_port = unpack_u8(in);
+    unpack_bytes(in, next->ram, sizeof(next->ram));
+    next->command = unpack_u8(in);
+    next->last_was_command = unpack_bool(in);
+    next->keyboard_command = unpack_u8(in);
+    next->leds = unpack_u8(in);
+    next->scan_set = unpack_u8(in);
+    next->scanning = unpack_bool(in);
+    next->last = unpack_u8(in);
+    next->count = unpack_u8(in);
+    if (next->count > I8042_QUEUE || next->scan_set < 1 || next->scan_set > 3)
+        unpack_refuse(in);
+    for (unsigned i = 0; i < next->count && !in->error; i++) {
+        struct i8042_byte *byte = &next->queue[i];
+
+        byte->value = unpack_u8(in);
+        byte->aux = unpack_bool(in);
+        byte->timeout = unpack_bool(in);
+    }
+    return unpack_end(in);
+}
+
+int i8042_restore(struct i8042 *k, uint16_t version, struct unpack *in)
+{
+    struct i8042 next = { 0 };
+    int r = i8042_unpack(&next, in);
+
+    (void)version;
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&k->lock);
+    k->mode = next.mode;
+    k->out_port = next.out_port;
+    memcpy(k->ram, next.ram, sizeof(k->ram));
+    k->command = next.command;
+    k->last_was_command = next.last_was_command;
+    k->keyboard_command = next.keyboard_command;
+    k->leds = next.leds;
+    k->scan_set = next.scan_set;
+    k->scanning = next.scanning;
+    k->last = next.last;
+    memcpy(k->queue, next.queue, sizeof(k->queue));
+    k->head = 0;
+    k->count = next.count;
+    i8042_irq_update_locked(k);
+    pthread_mutex_unlock(&k->lock);
+    return 0;
 }

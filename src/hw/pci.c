@@ -100,7 +100,7 @@ static void pci_address_port_write(void *dev, uint64_t off, const void *data, un
 
     if (off == 0 && len == 4) {
         pthread_mutex_lock(&h->lock);
-        h->address = load_le32(data) & 0x80fffffc;
+        h->address = load_le32(data) & PCI_ADDRESS_BITS;
         pthread_mutex_unlock(&h->lock);
     } else if (off == 1 && len == 1 && h->config.cf9) {
         h->config.cf9->write(h->config.cf9_dev, 0, data, 1);

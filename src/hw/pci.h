@@ -13,8 +13,15 @@
 #include "hw/bus.h"
 #include "hw/irq.h"
 
-struct pci_host;
+struct buf;
 struct pci_dev;
+struct pci_host;
+struct unpack;
+
+/* Of the bridge itself, and of a function. */
+#define PCI_HOST_STATE_VERSION 1
+#define PCI_DEV_STATE_VERSION 1
+#define PCI_SLOTS 32U
 
 struct pci_host_config {
     struct bus *mmio, *pio;                /* borrowed */
@@ -77,6 +84,17 @@ void pci_intx_set(struct pci_dev *d, bool level);
 /* Raw access to configuration bytes for the device itself. */
 void pci_config_get(struct pci_dev *d, unsigned off, void *data, unsigned len);
 void pci_config_set(struct pci_dev *d, unsigned off, const void *data, unsigned len);
+
+/* The function in a slot, NULL where there is none. vCPUs stand. */
+struct pci_dev *pci_host_dev(struct pci_host *h, unsigned slot);
+/* Append the state of the bridge, and of one function: registers, BARs, MSI-X table and pending bits, level of its pin
+ * (docs/snapshot-format.md). The vCPUs stand. */
+void pci_host_save(struct pci_host *h, struct buf *b);
+void pci_dev_save(struct pci_dev *d, struct buf *b);
+/* Take a state over; before the vCPUs run. BARs move to where they were and wires are driven. The function must be of
+ * the same kind: identity, capabilities, sizes. -EBADMSG: it is not, or the state makes no sense. */
+int pci_host_restore(struct pci_host *h, uint16_t version, struct unpack *in) MUST_USE;
+int pci_dev_restore(struct pci_dev *d, uint16_t version, struct unpack *in) MUST_USE;
 
 /* PCI capability identifiers */
 enum { PCI_CAP_VENDOR = 0x09, PCI_CAP_PCIE = 0x10, PCI_CAP_MSIX = 0x11 };

@@ -12,7 +12,6 @@
 #define PCI_MSIX_BAR_SIZE 8192U
 #define PCI_MSIX_PBA_OFFSET 4096U
 #define PCI_MSIX_ENTRY_SIZE 16U
-enum { PCI_MSIX_CONTROL_ENABLE = 0x8000, PCI_MSIX_CONTROL_MASK = 0x4000, PCI_MSIX_ENTRY_MASKED = 1 };
 
 static bool pci_msix_open_locked(const struct pci_msix *x, unsigned vector)
 {

@@ -8,7 +8,6 @@
 #include "hw/pci.h"
 
 #define PCI_CONFIG_BYTES 256U
-#define PCI_SLOTS 32U
 #define PCI_BARS 6U
 #define PCI_MSIX_VECTORS_MAX 256U
 
@@ -39,6 +38,10 @@ enum {
     PCI_STATUS_INTX = 0x0008,
     PCI_STATUS_CAPABILITIES = 0x0010,
 };
+
+enum { PCI_MSIX_CONTROL_ENABLE = 0x8000, PCI_MSIX_CONTROL_MASK = 0x4000, PCI_MSIX_ENTRY_MASKED = 1 };
+
+#define PCI_ADDRESS_BITS 0x80fffffcU /* those that CONFIG_ADDRESS has */
 
 struct pci_bar {
     uint64_t size; /* 0: absent */

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "base/bits.h"
+#include "base/pack.h"
 
 #define RTC_PORT_INDEX 0x70
 #define RTC_RAM 128U
@@ -47,14 +48,21 @@ struct rtc {
     uint8_t index;
     uint8_t ram[RTC_RAM]; /* registers too; the time bytes are only valid while SET is on */
     int64_t offset_s;
+    int64_t shift_ns; /* of our time to the source's: minus what passed while the VM lay in files */
+    int64_t lag_ns;   /* what rtc_catch_up adds to it */
     uint64_t seen_ns; /* guest time up to which flags in C are accounted for */
     bool level;
 };
 
+static uint64_t rtc_base_ns_locked(const struct rtc *r)
+{
+    return r->config.time.ops->utc_ns(r->config.time.opaque) + (uint64_t)r->shift_ns;
+}
+
 static uint64_t rtc_now_ns_locked(const struct rtc *r)
 {
     /* An offset that would take the clock before 1970 is refused when it is made, so this does not wrap. */
-    return r->config.time.ops->utc_ns(r->config.time.opaque) + (uint64_t)r->offset_s * NS_PER_S;
+    return rtc_base_ns_locked(r) + (uint64_t)r->offset_s * NS_PER_S;
 }
 
 static uint8_t rtc_encode_locked(const struct rtc *r, unsigned v)
@@ -116,7 +124,7 @@ static void rtc_load_time_locked(struct rtc *r)
     int hour = rtc_decode_hour_locked(r, r->ram[RTC_HOURS]), day = rtc_decode_locked(r, r->ram[RTC_DAY]);
     int month = rtc_decode_locked(r, r->ram[RTC_MONTH]), year = rtc_decode_locked(r, r->ram[RTC_YEAR]);
     int century = rtc_decode_locked(r, r->ram[RTC_CENTURY_REG]);
-    uint64_t utc_s = r->config.time.ops->utc_ns(r->config.time.opaque) / NS_PER_S;
+    uint64_t utc_s = rtc_base_ns_locked(r) / NS_PER_S;
     struct tm tm;
     time_t guest_s;
 
@@ -405,7 +413,63 @@ int64_t rtc_offset(struct rtc *r)
     int64_t offset;
 
     pthread_mutex_lock(&r->lock);
-    offset = r->offset_s;
+    offset = r->offset_s + r->shift_ns / (int64_t)NS_PER_S;
     pthread_mutex_unlock(&r->lock);
     return offset;
+}
+
+void rtc_save(struct rtc *r, struct buf *b)
+{
+    pthread_mutex_lock(&r->lock);
+    rtc_catch_up_locked(r);
+    rtc_update_locked(r);
+    pack_u8(b, r->index);
+    pack_bytes(b, r->ram, sizeof(r->ram));
+    pack_u64(b, rtc_base_ns_locked(r));
+    pack_u64(b, (uint64_t)r->shift_ns);
+    pack_u64(b, (uint64_t)r->offset_s);
+    pthread_mutex_unlock(&r->lock);
+}
+
+int rtc_restore(struct rtc *r, uint16_t version, struct unpack *in)
+{
+    const uint64_t max_ns = UINT64_MAX / 2;
+    uint8_t ram[RTC_RAM], index = unpack_u8(in);
+    uint64_t base_ns, now_ns;
+    int64_t shift_ns, offset_s;
+    int res;
+
+    (void)version;
+    unpack_bytes(in, ram, sizeof(ram));
+    base_ns = unpack_u64(in);
+    shift_ns = (int64_t)unpack_u64(in);
+    offset_s = (int64_t)unpack_u64(in);
+    now_ns = base_ns + (uint64_t)offset_s * NS_PER_S;
+    res = unpack_end(in);
+    if (res < 0)
+        return res;
+    /* Times between 1970 and 2262, as everywhere here. */
+    if (index >= RTC_RAM || base_ns > max_ns || now_ns > max_ns || offset_s > (int64_t)(max_ns / NS_PER_S) ||
+        offset_s < -(int64_t)(max_ns / NS_PER_S))
+        return -EBADMSG;
+    pthread_mutex_lock(&r->lock);
+    r->index = index;
+    memcpy(r->ram, ram, sizeof(r->ram));
+    r->offset_s = offset_s;
+    r->shift_ns = (int64_t)(base_ns - r->config.time.ops->utc_ns(r->config.time.opaque));
+    r->lag_ns = (int64_t)((uint64_t)shift_ns - (uint64_t)r->shift_ns);
+    r->seen_ns = now_ns;
+    rtc_update_locked(r);
+    pthread_mutex_unlock(&r->lock);
+    return 0;
+}
+
+void rtc_catch_up(struct rtc *r)
+{
+    pthread_mutex_lock(&r->lock);
+    r->shift_ns = (int64_t)((uint64_t)r->shift_ns + (uint64_t)r->lag_ns);
+    r->lag_ns = 0;
+    rtc_catch_up_locked(r);
+    rtc_update_locked(r);
+    pthread_mutex_unlock(&r->lock);
 }

@@ -14,7 +14,11 @@
 
 #define RTC_CENTURY_REG 0x32
 
+struct buf;
 struct rtc;
+struct unpack;
+
+#define RTC_STATE_VERSION 1
 
 struct rtc_config {
     struct bus *pio;     /* borrowed */
@@ -30,5 +34,14 @@ DEFINE_AUTO(rtc, struct rtc, rtc_free)
 
 /* The guest's clock minus UTC now, in seconds. */
 int64_t rtc_offset(struct rtc *r);
+
+/* Append its state (docs/snapshot-format.md). The vCPUs stand. */
+void rtc_save(struct rtc *r, struct buf *b);
+/* Take a state over and drive the line accordingly; before the vCPUs run. The clock goes on from the time that it
+ * showed when it was saved. -EBADMSG: it makes no sense, the device is to be freed. */
+int rtc_restore(struct rtc *r, uint16_t version, struct unpack *in) MUST_USE;
+/* After rtc_restore: show the present time instead, as a clock that went on all the while; alarms that were due
+ * meanwhile go off. */
+void rtc_catch_up(struct rtc *r);
 
 #endif

@@ -10,6 +10,8 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "base/pack.h"
+
 #define UART_PORTS 8
 #define UART_FIFO 16U
 
@@ -54,6 +56,7 @@ struct uart {
     bool thre_pending;
     bool irq_level;
     bool input_refused; /* the source waits for input_wanted */
+    bool held;
     struct uart_fifo rx, tx;
 };
 
@@ -297,7 +300,7 @@ static void uart_write_reg_locked(struct uart *u, unsigned reg, uint8_t value)
 
 static size_t uart_room_locked(const struct uart *u)
 {
-    if (u->mcr & MCR_LOOP)
+    if (u->mcr & MCR_LOOP || u->held)
         return 0; /* the receiver is cut off from the line */
     return uart_depth_locked(u) - MIN(u->rx.count, uart_depth_locked(u));
 }
@@ -414,4 +417,99 @@ void uart_output_ready(struct uart *u)
     uart_tx_drain_locked(u);
     uart_irq_update_locked(u);
     pthread_mutex_unlock(&u->lock);
+}
+
+void uart_hold(struct uart *u, bool hold)
+{
+    pthread_mutex_lock(&u->lock);
+    u->held = hold;
+    uart_access_end(u);
+}
+
+/* ---- saved state ---- */
+
+static void uart_fifo_save(const struct uart_fifo *f, struct buf *b)
+{
+    pack_u8(b, (uint8_t)f->count);
+    for (unsigned i = 0; i < f->count; i++) {
+        pack_u8(b, f->data[(f->head + i) % UART_FIFO]);
+        pack_bool(b, f->is_break[(f->head + i) % UART_FIFO]);
+    }
+}
+
+static void uart_fifo_restore(struct uart_fifo *f, struct unpack *in)
+{
+    unsigned count = unpack_u8(in);
+
+    *f = (struct uart_fifo){ 0 };
+    if (count > UART_FIFO)
+        unpack_refuse(in);
+    for (unsigned i = 0; i < count && !in->error; i++) {
+        uint8_t byte = unpack_u8(in);
+
+        uart_fifo_push(f, byte, unpack_bool(in));
+    }
+}
+
+void uart_save(struct uart *u, struct buf *b)
+{
+    pthread_mutex_lock(&u->lock);
+    pack_u8(b, u->ier);
+    pack_u8(b, u->fcr);
+    pack_u8(b, u->lcr);
+    pack_u8(b, u->mcr);
+    pack_u8(b, u->msr);
+    pack_u8(b, u->scr);
+    pack_u8(b, u->dll);
+    pack_u8(b, u->dlm);
+    pack_bool(b, u->overrun);
+    pack_bool(b, u->break_seen);
+    pack_bool(b, u->thre_pending);
+    uart_fifo_save(&u->rx, b);
+    uart_fifo_save(&u->tx, b);
+    pthread_mutex_unlock(&u->lock);
+}
+
+int uart_restore(struct uart *u, uint16_t version, struct unpack *in)
+{
+    struct uart next = { 0 };
+    int r;
+
+    (void)version;
+    next.ier = unpack_u8(in);
+    next.fcr = unpack_u8(in);
+    next.lcr = unpack_u8(in);
+    next.mcr = unpack_u8(in);
+    next.msr = unpack_u8(in);
+    next.scr = unpack_u8(in);
+    next.dll = unpack_u8(in);
+    next.dlm = unpack_u8(in);
+    next.overrun = unpack_bool(in);
+    next.break_seen = unpack_bool(in);
+    next.thre_pending = unpack_bool(in);
+    uart_fifo_restore(&next.rx, in);
+    uart_fifo_restore(&next.tx, in);
+    r = unpack_end(in);
+    /* Bits that no write can set. */
+    if (r == 0 && (next.ier & ~0x0f || next.fcr & ~(0xc0 | FCR_ENABLE) || next.mcr & ~0x1f))
+        r = -EBADMSG;
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&u->lock);
+    u->ier = next.ier;
+    u->fcr = next.fcr;
+    u->lcr = next.lcr;
+    u->mcr = next.mcr;
+    u->msr = next.msr;
+    u->scr = next.scr;
+    u->dll = next.dll;
+    u->dlm = next.dlm;
+    u->overrun = next.overrun;
+    u->break_seen = next.break_seen;
+    u->thre_pending = next.thre_pending;
+    u->rx = next.rx;
+    u->tx = next.tx;
+    uart_irq_update_locked(u);
+    pthread_mutex_unlock(&u->lock);
+    return 0;
 }

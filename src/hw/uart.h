@@ -13,7 +13,11 @@
 #include "hw/bus.h"
 #include "hw/irq.h"
 
+struct buf;
 struct uart;
+struct unpack;
+
+#define UART_STATE_VERSION 1
 
 /* The far end. write is called with the port's lock held, on a vCPU's thread or that of uart_output_ready: it must not
  * block and must not call uart_* functions. */
@@ -46,5 +50,13 @@ size_t uart_receive(struct uart *u, const uint8_t *data, size_t len);
 void uart_receive_break(struct uart *u);
 /* The sink has room again. */
 void uart_output_ready(struct uart *u);
+/* Held, it takes no input, though uart_can_receive and uart_receive remember that some was refused. */
+void uart_hold(struct uart *u, bool hold);
+
+/* Append its state (docs/snapshot-format.md). The vCPUs stand. */
+void uart_save(struct uart *u, struct buf *b);
+/* Take a state over and drive the line accordingly; before the vCPUs run. Output that was not taken yet waits for
+ * uart_output_ready. -EBADMSG: it makes no sense, the device is to be freed. */
+int uart_restore(struct uart *u, uint16_t version, struct unpack *in) MUST_USE;
 
 #endif

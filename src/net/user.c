@@ -13,11 +13,15 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include "base/bits.h"
 #include "base/log.h"
+#include "net/offload.h"
 #include "sys/loop.h"
 
 #define NET_USER_QUEUE_BYTES (4u << 20)
 #define NET_USER_EVENTS 64
+#define NET_USER_NET 0x0a000200U
+#define NET_USER_GUEST (NET_USER_NET + 15)
 
 /* State of a descriptor; indexed by its number. */
 struct net_user_fd {
@@ -36,6 +40,7 @@ struct net_user {
     struct net_backend base;
     Slirp *slirp;
     struct loop *loop;
+    bool is_network; /* of many guests: none of them is meant where no address stands */
     int epfd;
     struct loop_fd *src;
     struct loop_timer *timer;
@@ -45,6 +50,7 @@ struct net_user {
     uint64_t round;
     struct net_user_frame *queue, **queue_end; /* oldest first; queue_end: where the next one is hooked in */
     size_t queue_bytes;
+    uint8_t frame[NET_FRAME_MAX]; /* the one being sent: libslirp looks at frames before it copies them */
 };
 
 /* A timer of libslirp. */
@@ -57,11 +63,18 @@ struct net_user_timer {
 
 static void net_user_refill(struct net_user *u);
 
+static struct in_addr net_user_addr(uint32_t addr)
+{
+    return (struct in_addr){ .s_addr = htonl(addr) };
+}
+
 /* ---- frames to the guest ---- */
 
 static bool net_user_deliver(struct net_user *u, const uint8_t *frame, size_t len)
 {
-    return !u->base.receiver.receive || u->base.receiver.receive(u->base.receiver.opaque, frame, len);
+    const struct net_hdr hdr = { 0 };
+
+    return net_backend_deliver(&u->base, &hdr, frame, len);
 }
 
 static ssize_t net_user_cb_send_packet(const void *buf, size_t len, void *opaque)
@@ -103,6 +116,7 @@ static void net_user_receive_ready(struct net_backend *b)
 
     while (u->queue && net_user_deliver(u, u->queue->data, u->queue->len))
         net_user_drop_frame(u);
+    net_backend_deliver_done(b);
 }
 
 /* ---- what libslirp asks of its host ---- */
@@ -124,6 +138,7 @@ static void net_user_timer_fired(void *opaque)
     struct net_user_timer *t = opaque;
 
     t->cb(t->opaque);
+    net_backend_deliver_done(&t->user->base);
     net_user_refill(t->user);
 }
 
@@ -295,6 +310,7 @@ static void net_user_poll(struct net_user *u)
     slirp_pollfds_poll(u->slirp, n < 0, net_user_get_revents, u);
     for (int i = 0; i < n; i++)
         u->by_fd[events[i].data.fd].ready = 0;
+    net_backend_deliver_done(&u->base);
     net_user_refill(u);
 }
 
@@ -311,13 +327,21 @@ static void net_user_timeout(void *opaque)
 
 /* ---- operations ---- */
 
-static void net_user_send(struct net_backend *b, const uint8_t *frame, size_t len)
+/* TCP of any length is welcome uncut: its content goes into a socket anyway. */
+static bool net_user_send(struct net_backend *b, const struct net_hdr *hdr, const struct iovec *iov, unsigned n_iov,
+                          size_t len)
 {
-    slirp_input(((struct net_user *)b)->slirp, frame, (int)len);
+    struct net_user *u = (struct net_user *)b;
+
+    net_gather(u->frame, iov, n_iov, len);
+    if (net_hdr_check(hdr, u->frame, len, len) && net_offload_whole(hdr, u->frame, len))
+        slirp_input(u->slirp, u->frame, (int)len);
+    return true;
 }
 
 static void net_user_send_done(struct net_backend *b)
 {
+    net_backend_deliver_done(b);
     net_user_refill((struct net_user *)b);
 }
 
@@ -346,53 +370,136 @@ static const struct net_backend_ops net_user_ops = {
     .close = net_user_close,
 };
 
-/* ---- construction ---- */
+/* ---- forwards ---- */
 
-static struct in_addr net_user_addr(uint32_t addr)
+/* One end of a forward; returns the length of the address. */
+static socklen_t net_user_sockaddr(const struct net_user_forward *f, bool host, struct sockaddr_storage *ret_addr)
 {
-    return (struct in_addr){ .s_addr = htonl(addr) };
+    uint16_t port = htons(host ? f->host_port : f->guest_port);
+
+    memset(ret_addr, 0, sizeof(*ret_addr));
+    if (f->ip6) {
+        struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)ret_addr;
+
+        in6->sin6_family = AF_INET6;
+        in6->sin6_port = port;
+        in6->sin6_addr = host ? f->host_addr6 : f->guest_addr6;
+        return sizeof(*in6);
+    }
+    *(struct sockaddr_in *)ret_addr = (struct sockaddr_in){ .sin_family = AF_INET,
+                                                            .sin_port = port,
+                                                            .sin_addr = host ? f->host_addr : f->guest_addr };
+    return sizeof(struct sockaddr_in);
+}
+
+static int net_user_forward_flags(const struct net_user_forward *f)
+{
+    return (f->udp ? SLIRP_HOSTFWD_UDP : 0) | (f->ip6 ? SLIRP_HOSTFWD_V6ONLY : 0);
 }
 
 /* libslirp only says that a forward failed; binding once ourselves tells why. */
-static int net_user_try_bind(const struct net_user_forward *f)
+int net_user_forward_probe(const struct net_user_forward *f)
 {
-    struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(f->host_port), .sin_addr = f->host_addr };
-    AUTO_FD int fd = socket(AF_INET, (f->udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0);
+    struct sockaddr_storage addr;
+    socklen_t len = net_user_sockaddr(f, true, &addr);
+    AUTO_FD int fd = socket(addr.ss_family, (f->udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0);
     int one = 1;
 
     if (fd < 0)
         return -errno;
-    /* As libslirp does: a port whose last connection is in TIME_WAIT is free. */
-    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
-        bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || (!f->udp && listen(fd, 1) < 0))
+    /* As libslirp does: a TCP port whose last connection is in TIME_WAIT is free, but a UDP port that somebody else has
+     * is not, whatever he thinks about sharing it. */
+    if ((!f->udp && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0) ||
+        (f->ip6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one)) < 0) ||
+        bind(fd, (struct sockaddr *)&addr, len) < 0 || (!f->udp && listen(fd, 1) < 0))
         return -errno;
     return 0;
 }
 
-static int net_user_add_forward(struct net_user *u, const struct net_user_forward *f)
+int net_user_forward_add(struct net_backend *b, const struct net_user_forward *f)
 {
+    struct net_user *u = (struct net_user *)b;
+    struct sockaddr_storage host, guest;
+    socklen_t len = net_user_sockaddr(f, true, &host);
     int res;
 
-    if (f->host_port == 0 || f->guest_port == 0)
+    (void)net_user_sockaddr(f, false, &guest);
+    if (f->host_port == 0 || f->guest_port == 0 || (f->ip6 && IN6_IS_ADDR_UNSPECIFIED(&f->guest_addr6)))
         return -EINVAL;
-    res = net_user_try_bind(f);
+    if (!f->ip6 && f->guest_addr.s_addr == INADDR_ANY) {
+        if (u->is_network)
+            return -EINVAL;
+        ((struct sockaddr_in *)&guest)->sin_addr = net_user_addr(NET_USER_GUEST);
+    }
+    res = net_user_forward_probe(f);
     if (res < 0)
         return res;
-    if (slirp_add_hostfwd(u->slirp, f->udp, f->host_addr, f->host_port, net_user_addr(0x0a00020f), f->guest_port) < 0)
+    if (slirp_add_hostxfwd(u->slirp, (struct sockaddr *)&host, len, (struct sockaddr *)&guest, len,
+                           net_user_forward_flags(f)) < 0)
         return -EADDRINUSE;
+    net_user_refill(u);
     return 0;
 }
 
-static int net_user_init(struct net_user *u, struct loop *loop)
+int net_user_forward_remove(struct net_backend *b, const struct net_user_forward *f)
+{
+    struct net_user *u = (struct net_user *)b;
+    struct sockaddr_storage host;
+    socklen_t len = net_user_sockaddr(f, true, &host);
+    int res = slirp_remove_hostxfwd(u->slirp, (struct sockaddr *)&host, len, net_user_forward_flags(f));
+
+    net_user_refill(u);
+    return res < 0 ? -ENOENT : 0;
+}
+
+/* ---- construction ---- */
+
+void net_user_gateway_mac(uint32_t gateway, uint8_t ret_mac[6])
+{
+    ret_mac[0] = 0x52;
+    ret_mac[1] = 0x55;
+    store_be32(ret_mac + 2, gateway);
+}
+
+/* The world of one guest. */
+static void net_user_set_alone(SlirpConfig *config)
+{
+    static const struct in6_addr net6 = { .s6_addr = { 0xfd, 0x10, 0, 0, 0, 2 } };
+
+    config->in_enabled = true;
+    config->vnetwork = net_user_addr(NET_USER_NET);
+    config->vnetmask = net_user_addr(0xffffff00);
+    config->vhost = net_user_addr(NET_USER_NET + 2);
+    config->vdhcp_start = net_user_addr(NET_USER_GUEST);
+    config->vnameserver = net_user_addr(NET_USER_NET + 3);
+    config->in6_enabled = true;
+    config->vprefix_addr6 = config->vhost6 = config->vnameserver6 = net6;
+    config->vprefix_len = 64;
+    config->vhost6.s6_addr[15] = 2;
+    config->vnameserver6.s6_addr[15] = 3;
+}
+
+/* The name server that libslirp leads to the host's is the gateway's address: so DNS by TCP finds its way, and no other
+ * port of the host's loopback is in reach. */
+static void net_user_set_network(SlirpConfig *config, const struct net_user_network *n)
+{
+    config->disable_dhcp = true;
+    config->disable_host_loopback = true;
+    config->in_enabled = n->subnet.prefix != 0;
+    config->vnetwork = net_user_addr(n->subnet.addr);
+    config->vnetmask = net_user_addr(addr_mask4(n->subnet.prefix));
+    config->vhost = config->vnameserver = config->vdhcp_start = net_user_addr(n->gateway);
+    config->in6_enabled = n->subnet6.prefix != 0;
+    memcpy(&config->vprefix_addr6, n->subnet6.addr, 16);
+    config->vprefix_len = n->subnet6.prefix;
+    memcpy(&config->vhost6, n->gateway6, 16);
+    config->vnameserver6 = config->vhost6;
+}
+
+static int net_user_init(struct net_user *u, const struct net_user_network *network, struct loop *loop)
 {
     SlirpConfig config = {
-        .version = 1,
-        .in_enabled = true,
-        .vnetwork = net_user_addr(0x0a000200),
-        .vnetmask = net_user_addr(0xffffff00),
-        .vhost = net_user_addr(0x0a000202),
-        .vdhcp_start = net_user_addr(0x0a00020f),
-        .vnameserver = net_user_addr(0x0a000203),
+        .version = 4,
         .vhostname = "caisson",
         .if_mtu = u->base.mtu,
         .if_mru = u->base.mtu,
@@ -407,6 +514,11 @@ static int net_user_init(struct net_user *u, struct loop *loop)
         res = loop_fd_add(loop, u->epfd, EPOLLIN, net_user_event, u, &u->src);
     if (res < 0)
         return res;
+    u->is_network = network != NULL;
+    if (network)
+        net_user_set_network(&config, network);
+    else
+        net_user_set_alone(&config);
     u->slirp = slirp_new(&config, &net_user_callbacks, u);
     return u->slirp ? 0 : -ENOMEM;
 }
@@ -424,13 +536,19 @@ int net_user_new(const struct net_user_config *config, struct loop *loop, int *r
     u = calloc(1, sizeof(*u));
     if (!u)
         return -ENOMEM;
-    u->base = (struct net_backend){ .ops = &net_user_ops, .mtu = (uint16_t)mtu, .checksums_good = true };
+    u->base = (struct net_backend){ .ops = &net_user_ops,
+                                    .mtu = (uint16_t)mtu,
+                                    .checksums_good = true,
+                                    .offloads = NET_OFF_CSUM | NET_OFF_TSO4 | NET_OFF_ECN };
+    /* In IPv6 libslirp refuses what is longer than its MTU, even whole TCP segments. */
+    if (mtu >= NET_USER_MTU)
+        u->base.offloads |= NET_OFF_TSO6;
     u->loop = loop;
     u->epfd = -1;
     u->queue_end = &u->queue;
-    res = net_user_init(u, loop);
+    res = net_user_init(u, config->network, loop);
     for (unsigned i = 0; i < config->n_forwards && res == 0; i++) {
-        res = net_user_add_forward(u, &config->forwards[i]);
+        res = net_user_forward_add(&u->base, &config->forwards[i]);
         if (res < 0)
             *ret_forward = (int)i;
     }

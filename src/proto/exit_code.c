@@ -15,6 +15,9 @@ enum exit_code exit_code_from_errno(int err)
     case EBUSY:
     case EADDRINUSE:
     case EEXIST:
+    case ENOTCONN: /* it does not run */
+    case ENOTUNIQ:
+    case EPROTOTYPE: /* an object of another kind: a container where a VM is wanted */
         return EXIT_CODE_CONFLICT;
     case EACCES:
     case EPERM:

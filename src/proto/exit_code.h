@@ -12,6 +12,10 @@ enum exit_code {
     EXIT_CODE_TIMEOUT = 6,
     EXIT_CODE_PERMISSION = 7,
     EXIT_CODE_GUEST_CRASH = 8, /* the guest's CPU shut down (triple fault), or the engine could not go on */
+    /* Of run and exec, as Podman and Docker have them; others are the program's own. */
+    EXIT_CODE_NOT_RUN = 125,        /* it did not come to that */
+    EXIT_CODE_NOT_EXECUTABLE = 126, /* the program is there */
+    EXIT_CODE_NO_PROGRAM = 127,
 };
 
 /* The exit code for an error with this errno value (> 0). */

@@ -6,13 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proto/json.h"
+#include "proto/vm_json.h"
+
 static const char *const vm_engine_names[] = {
     [VM_ENGINE_AUTO] = "auto",
     [VM_ENGINE_KVM] = "kvm",
     [VM_ENGINE_BT] = "bt",
     [VM_ENGINE_INTERP] = "interp",
 };
-static const char *const vm_net_names[] = { [VM_NET_NONE] = "none", [VM_NET_USER] = "user" };
 static const char *const vm_console_names[] = {
     [VM_CONSOLE_STDIO] = "stdio",
     [VM_CONSOLE_NONE] = "none",
@@ -23,21 +25,20 @@ static const char *const vm_console_devices[] = { [VM_CONSOLE_SERIAL] = "serial"
 
 void vm_spec_init(struct vm_spec *s)
 {
-    *s = (struct vm_spec){ .memory = VM_MEMORY_DEFAULT, .cpus = 1, .engine = VM_ENGINE_AUTO, .net = VM_NET_USER };
+    *s = (struct vm_spec){ .memory = VM_MEMORY_DEFAULT, .cpus = 1, .engine = VM_ENGINE_AUTO, .n_nets = 1 };
 }
 
 void vm_spec_done(struct vm_spec *s)
 {
     free(s->name);
+    free(s->run_dir);
     free(s->kernel);
     free(s->initrd);
     free(s->append);
     free(s->cpu);
     free(s->console_file);
-    for (unsigned i = 0; i < s->n_disks; i++) {
-        free(s->disks[i].path);
-        free(s->disks[i].serial);
-    }
+    for (unsigned i = 0; i < s->n_disks; i++)
+        vm_disk_done(&s->disks[i]);
     *s = (struct vm_spec){ 0 };
 }
 
@@ -46,8 +47,7 @@ const char *vm_engine_name(enum vm_engine engine)
     return vm_engine_names[engine];
 }
 
-/* Index of name in a table of n names, or -EINVAL. */
-static int vm_spec_lookup(const char *const *names, size_t n, const char *name)
+int vm_spec_lookup(const char *const *names, size_t n, const char *name)
 {
     for (size_t i = 0; i < n; i++) {
         if (strcmp(names[i], name) == 0)
@@ -66,21 +66,15 @@ int vm_engine_parse(const char *name, enum vm_engine *ret)
     return 0;
 }
 
-/* [a-z0-9][a-z0-9-]{0,62} */
-static bool vm_name_ok(const char *name)
-{
-    size_t len = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-");
-
-    return len > 0 && len <= 63 && name[len] == '\0' && name[0] != '-';
-}
-
 int vm_spec_check(const struct vm_spec *s, struct err *e)
 {
     if (!s->kernel || !s->kernel[0])
         return err_set(e, EINVAL, "no kernel given; name one with --kernel FILE");
-    if (s->name && !vm_name_ok(s->name))
+    if (s->name && !proto_name_ok(s->name))
         return err_set(e, EINVAL, "name '%s' is not allowed; use 1 to 63 of a-z, 0-9 and '-', not starting with '-'",
                        s->name);
+    if (s->run_dir && !s->name)
+        return err_set(e, EINVAL, "VM specification: 'run_dir' without 'name'");
     if (s->memory < VM_MEMORY_MIN || s->memory % 4096 != 0)
         return err_set(e, EINVAL,
                        "memory of %" PRIu64 " bytes is not possible; give --memory at least 16M, in multiples of 4K",
@@ -91,22 +85,34 @@ int vm_spec_check(const struct vm_spec *s, struct err *e)
         return err_set(e, EINVAL, "--cpu: %s; give MODEL[,+FEATURE][,-FEATURE]..., or leave it out",
                        s->cpu[0] ? "too long" : "no CPU model named");
     for (unsigned i = 0; i < s->n_disks; i++) {
-        const struct vm_disk *d = &s->disks[i];
+        int r = vm_disk_check(&s->disks[i], i + 1, e);
 
-        if (!d->path || !d->path[0])
-            return err_set(e, EINVAL, "disk %u has no file name; give --disk FILE", i + 1);
-        if (d->serial && strlen(d->serial) > VM_SERIAL_MAX)
-            return err_set(e, EINVAL, "disk %s: serial '%s' is too long; use at most %d characters", d->path, d->serial,
-                           VM_SERIAL_MAX);
+        if (r < 0)
+            return r;
     }
-    if (s->n_forwards > 0 && s->net != VM_NET_USER)
-        return err_set(e, EINVAL, "a port forward needs a user network; give --net user,fwd=...");
+    for (unsigned i = 0; i < s->n_nets; i++) {
+        int r = vm_nic_check(&s->nets[i], s->cpus, e);
+
+        if (r < 0)
+            return r;
+    }
+    return vm_nics_check(s->nets, s->n_nets, e);
+}
+
+int vm_spec_complete(struct vm_spec *s, struct err *e)
+{
+    for (unsigned i = 0; i < s->n_nets; i++) {
+        int r = vm_nic_complete(&s->nets[i], s->name, i);
+
+        if (r < 0)
+            return err_set(e, -r, "cannot choose a MAC address: %s", strerror(-r));
+    }
     return 0;
 }
 
 /* ---- writing ---- */
 
-static void vm_put_str(json_object *o, const char *key, const char *value)
+void vm_put_str(json_object *o, const char *key, const char *value)
 {
     if (value)
         json_object_object_add(o, key, json_object_new_string(value));
@@ -115,32 +121,19 @@ static void vm_put_str(json_object *o, const char *key, const char *value)
 int vm_spec_to_json(const struct vm_spec *s, char **ret_text)
 {
     json_object *o = json_object_new_object();
-    json_object *disks = json_object_new_array(), *forwards = json_object_new_array();
-    const char *text;
+    json_object *disks = json_object_new_array(), *nets = json_object_new_array();
 
     vm_put_str(o, "name", s->name);
+    vm_put_str(o, "run_dir", s->run_dir);
     vm_put_str(o, "kernel", s->kernel);
     vm_put_str(o, "initrd", s->initrd);
     vm_put_str(o, "append", s->append);
-    for (unsigned i = 0; i < s->n_disks; i++) {
-        json_object *d = json_object_new_object();
-
-        vm_put_str(d, "path", s->disks[i].path);
-        vm_put_str(d, "serial", s->disks[i].serial);
-        json_object_object_add(d, "read_only", json_object_new_boolean(s->disks[i].read_only));
-        json_object_array_add(disks, d);
-    }
+    for (unsigned i = 0; i < s->n_disks; i++)
+        json_object_array_add(disks, vm_disk_to_json(&s->disks[i]));
     json_object_object_add(o, "disks", disks);
-    vm_put_str(o, "net", vm_net_names[s->net]);
-    for (unsigned i = 0; i < s->n_forwards; i++) {
-        json_object *f = json_object_new_object();
-
-        vm_put_str(f, "protocol", s->forwards[i].udp ? "udp" : "tcp");
-        json_object_object_add(f, "host_port", json_object_new_int(s->forwards[i].host_port));
-        json_object_object_add(f, "guest_port", json_object_new_int(s->forwards[i].guest_port));
-        json_object_array_add(forwards, f);
-    }
-    json_object_object_add(o, "forwards", forwards);
+    for (unsigned i = 0; i < s->n_nets; i++)
+        json_object_array_add(nets, vm_nic_to_object(&s->nets[i]));
+    json_object_object_add(o, "nets", nets);
     json_object_object_add(o, "memory", json_object_new_uint64(s->memory));
     json_object_object_add(o, "cpus", json_object_new_int((int)s->cpus));
     vm_put_str(o, "cpu", s->cpu);
@@ -150,16 +143,14 @@ int vm_spec_to_json(const struct vm_spec *s, char **ret_text)
     vm_put_str(o, "console_file", s->console_file);
     json_object_object_add(o, "debug_exit", json_object_new_boolean(s->debug_exit));
     json_object_object_add(o, "no_reboot", json_object_new_boolean(s->no_reboot));
+    json_object_object_add(o, "clock_continue", json_object_new_boolean(s->clock_continue));
     json_object_object_add(o, "verbose", json_object_new_boolean(s->verbose));
-    text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN);
-    *ret_text = text ? strdup(text) : NULL;
-    json_object_put(o);
-    return *ret_text ? 0 : -ENOMEM;
+    return proto_json_take_text(o, ret_text);
 }
 
 /* ---- reading ---- */
 
-static int vm_get_str(json_object *v, const char *key, char **ret, struct err *e)
+int vm_get_str(json_object *v, const char *key, char **ret, struct err *e)
 {
     char *copy;
 
@@ -173,7 +164,7 @@ static int vm_get_str(json_object *v, const char *key, char **ret, struct err *e
     return 0;
 }
 
-static int vm_get_uint(json_object *v, const char *key, uint64_t max, uint64_t *ret, struct err *e)
+int vm_get_uint(json_object *v, const char *key, uint64_t max, uint64_t *ret, struct err *e)
 {
     if (!json_object_is_type(v, json_type_int) || json_object_get_int64(v) < 0 || json_object_get_uint64(v) > max)
         return err_set(e, EINVAL, "VM specification: '%s' must be a whole number up to %" PRIu64, key, max);
@@ -181,7 +172,7 @@ static int vm_get_uint(json_object *v, const char *key, uint64_t max, uint64_t *
     return 0;
 }
 
-static int vm_get_bool(json_object *v, const char *key, bool *ret, struct err *e)
+int vm_get_bool(json_object *v, const char *key, bool *ret, struct err *e)
 {
     if (!json_object_is_type(v, json_type_boolean))
         return err_set(e, EINVAL, "VM specification: '%s' must be true or false", key);
@@ -189,7 +180,7 @@ static int vm_get_bool(json_object *v, const char *key, bool *ret, struct err *e
     return 0;
 }
 
-static int vm_get_name(json_object *v, const char *key, const char *const *names, size_t n, struct err *e)
+int vm_get_name(json_object *v, const char *key, const char *const *names, size_t n, struct err *e)
 {
     int i = json_object_is_type(v, json_type_string) ? vm_spec_lookup(names, n, json_object_get_string(v)) : -EINVAL;
 
@@ -198,73 +189,22 @@ static int vm_get_name(json_object *v, const char *key, const char *const *names
     return i;
 }
 
-static int vm_get_disk(json_object *o, struct vm_disk *d, struct err *e)
-{
-    if (!json_object_is_type(o, json_type_object))
-        return err_set(e, EINVAL, "VM specification: a disk must be an object");
-    json_object_object_foreach(o, key, v)
-    {
-        int r;
-
-        if (strcmp(key, "path") == 0)
-            r = vm_get_str(v, key, &d->path, e);
-        else if (strcmp(key, "serial") == 0)
-            r = vm_get_str(v, key, &d->serial, e);
-        else if (strcmp(key, "read_only") == 0)
-            r = vm_get_bool(v, key, &d->read_only, e);
-        else
-            r = err_set(e, EINVAL, "VM specification: unknown field '%s' in a disk", key);
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
-static int vm_get_forward(json_object *o, struct vm_forward *f, struct err *e)
-{
-    static const char *const protocols[] = { "tcp", "udp" };
-    uint64_t port = 0;
-
-    if (!json_object_is_type(o, json_type_object))
-        return err_set(e, EINVAL, "VM specification: a forward must be an object");
-    json_object_object_foreach(o, key, v)
-    {
-        int r;
-
-        if (strcmp(key, "protocol") == 0) {
-            r = vm_get_name(v, key, protocols, 2, e);
-            f->udp = r == 1;
-        } else if (strcmp(key, "host_port") == 0) {
-            r = vm_get_uint(v, key, 65535, &port, e);
-            f->host_port = r < 0 ? 0 : (uint16_t)port;
-        } else if (strcmp(key, "guest_port") == 0) {
-            r = vm_get_uint(v, key, 65535, &port, e);
-            f->guest_port = r < 0 ? 0 : (uint16_t)port;
-        } else {
-            r = err_set(e, EINVAL, "VM specification: unknown field '%s' in a forward", key);
-        }
-        if (r < 0)
-            return r;
-    }
-    if (f->host_port == 0 || f->guest_port == 0)
-        return err_set(e, EINVAL, "VM specification: a forward needs a host_port and a guest_port above 0");
-    return 0;
-}
-
 static int vm_get_list(json_object *v, const char *key, struct vm_spec *s, struct err *e)
 {
     bool disks = strcmp(key, "disks") == 0;
-    size_t n, max = disks ? VM_DISKS_MAX : VM_FORWARDS_MAX;
+    size_t n, max = disks ? VM_DISKS_MAX : VM_NICS_MAX;
 
     if (!json_object_is_type(v, json_type_array))
         return err_set(e, EINVAL, "VM specification: '%s' must be a list", key);
     n = json_object_array_length(v);
     if (n > max)
         return err_set(e, EINVAL, "VM specification: more than %zu entries in '%s'", max, key);
+    if (!disks)
+        s->n_nets = 0; /* the default makes way */
     for (size_t i = 0; i < n; i++) {
         json_object *item = json_object_array_get_idx(v, i);
-        int r = disks ? vm_get_disk(item, &s->disks[s->n_disks++], e)
-                      : vm_get_forward(item, &s->forwards[s->n_forwards++], e);
+        int r = disks ? vm_disk_from_json(item, &s->disks[s->n_disks++], e)
+                      : vm_nic_from_object(item, &s->nets[s->n_nets++], e);
 
         if (r < 0)
             return r;
@@ -280,6 +220,7 @@ static int vm_get_field(const char *key, json_object *v, struct vm_spec *s, stru
         bool *flag;
     } plain[] = {
         { "name", &s->name, NULL },
+        { "run_dir", &s->run_dir, NULL },
         { "kernel", &s->kernel, NULL },
         { "initrd", &s->initrd, NULL },
         { "append", &s->append, NULL },
@@ -287,6 +228,7 @@ static int vm_get_field(const char *key, json_object *v, struct vm_spec *s, stru
         { "console_file", &s->console_file, NULL },
         { "debug_exit", NULL, &s->debug_exit },
         { "no_reboot", NULL, &s->no_reboot },
+        { "clock_continue", NULL, &s->clock_continue },
         { "verbose", NULL, &s->verbose },
     };
     uint64_t n = 0;
@@ -296,18 +238,13 @@ static int vm_get_field(const char *key, json_object *v, struct vm_spec *s, stru
         if (strcmp(key, plain[i].key) == 0)
             return plain[i].text ? vm_get_str(v, key, plain[i].text, e) : vm_get_bool(v, key, plain[i].flag, e);
     }
-    if (strcmp(key, "disks") == 0 || strcmp(key, "forwards") == 0)
+    if (strcmp(key, "disks") == 0 || strcmp(key, "nets") == 0)
         return vm_get_list(v, key, s, e);
     if (strcmp(key, "memory") == 0)
         return vm_get_uint(v, key, INT64_MAX, &s->memory, e);
     if (strcmp(key, "cpus") == 0) {
         r = vm_get_uint(v, key, VM_CPUS_MAX, &n, e);
         s->cpus = (unsigned)n;
-        return r;
-    }
-    if (strcmp(key, "net") == 0) {
-        r = vm_get_name(v, key, vm_net_names, ARRAY_SIZE(vm_net_names), e);
-        s->net = r < 0 ? VM_NET_NONE : (enum vm_net)r;
         return r;
     }
     if (strcmp(key, "engine") == 0) {

@@ -9,54 +9,42 @@
 
 #include "base/attr.h"
 #include "base/err.h"
+#include "proto/vm_disk.h"
+#include "proto/vm_nic.h"
 
 #define VM_DISKS_MAX 16
-#define VM_FORWARDS_MAX 32
 #define VM_CPUS_MAX 64
 #define VM_MEMORY_MIN (16ULL << 20)
 #define VM_MEMORY_DEFAULT (512ULL << 20)
-#define VM_CPU_MAX 4096  /* bytes of the CPU model's text */
-#define VM_SERIAL_MAX 20 /* bytes, virtio-blk's limit */
+#define VM_CPU_MAX 4096 /* bytes of the CPU model's text */
 #define VM_SPEC_TEXT_MAX (256U << 10)
 
 enum vm_engine { VM_ENGINE_AUTO, VM_ENGINE_KVM, VM_ENGINE_BT, VM_ENGINE_INTERP };
-enum vm_net { VM_NET_NONE, VM_NET_USER };
 enum vm_console { VM_CONSOLE_STDIO, VM_CONSOLE_NONE, VM_CONSOLE_FILE };
 enum vm_console_device { VM_CONSOLE_SERIAL, VM_CONSOLE_VIRTIO };
-
-struct vm_disk {
-    char *path;
-    char *serial; /* NULL: none */
-    bool read_only;
-};
-
-/* Host port (on host_addr, default 127.0.0.1) to guest port. */
-struct vm_forward {
-    bool udp;
-    uint16_t host_port, guest_port; /* 1..65535 */
-};
 
 /* Strings are owned by the spec. Initialise with vm_spec_init. */
 struct vm_spec {
     char *name;
+    char *run_dir; /* where the control socket of that name is to be (proto/vm_msg.h); NULL: none */
     char *kernel;
     char *initrd; /* NULL: none */
     char *append; /* kernel command line; NULL: empty */
     struct vm_disk disks[VM_DISKS_MAX];
     unsigned n_disks;
-    enum vm_net net;
-    struct vm_forward forwards[VM_FORWARDS_MAX];
-    unsigned n_forwards;
+    struct vm_nic nets[VM_NICS_MAX]; /* at first one, on a user-mode network */
+    unsigned n_nets;
     uint64_t memory; /* bytes, a multiple of 4096 */
     unsigned cpus;
     char *cpu; /* CPU model: MODEL[,+FEATURE|,-FEATURE]...; NULL: the default */
     enum vm_engine engine;
     enum vm_console console;
     enum vm_console_device console_device;
-    char *console_file; /* with VM_CONSOLE_FILE */
-    bool debug_exit;    /* port 0xf4 ends the VM with the written code */
-    bool no_reboot;     /* a guest reset ends the VM */
-    bool verbose;       /* engine statistics on stderr at the end */
+    char *console_file;  /* with VM_CONSOLE_FILE */
+    bool debug_exit;     /* port 0xf4 ends the VM with the written code */
+    bool no_reboot;      /* a guest reset ends the VM */
+    bool clock_continue; /* started from saved memory, its clocks go on from then instead of catching up */
+    bool verbose;        /* engine statistics on stderr at the end */
 };
 
 void vm_spec_init(struct vm_spec *s);
@@ -66,6 +54,9 @@ void vm_spec_done(struct vm_spec *s);
 /* Names used on the command line and in JSON. name: -EINVAL for one that is unknown. */
 const char *vm_engine_name(enum vm_engine engine);
 int vm_engine_parse(const char *name, enum vm_engine *ret) MUST_USE;
+
+/* Give names and MACs to the network cards that have none (vm_nic_complete). -errno with text. */
+int vm_spec_complete(struct vm_spec *s, struct err *e) MUST_USE;
 
 /* Check ranges that both ends rely on; the text names the option and the remedy. -EINVAL. */
 int vm_spec_check(const struct vm_spec *s, struct err *e) MUST_USE;

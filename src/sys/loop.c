@@ -289,6 +289,19 @@ int loop_fd_set(struct loop_fd *src, uint32_t events)
     return epoll_ctl(src->loop->epfd, EPOLL_CTL_MOD, src->fd, &ev) < 0 ? -errno : 0;
 }
 
+void loop_fd_watch(struct loop *l, int fd, uint32_t events, void (*cb)(void *opaque, uint32_t events), void *opaque,
+                   struct loop_fd **src)
+{
+    if (events == 0) {
+        loop_fd_free(*src);
+        *src = NULL;
+    } else if (*src) {
+        (void)!loop_fd_set(*src, events);
+    } else if (loop_fd_add(l, fd, events, cb, opaque, src) < 0) {
+        *src = NULL;
+    }
+}
+
 void loop_fd_free(struct loop_fd *src)
 {
     if (!src)

@@ -30,6 +30,10 @@ void loop_stop(struct loop *l, int code);
 int loop_fd_add(struct loop *l, int fd, uint32_t events, void (*cb)(void *opaque, uint32_t events), void *opaque,
                 struct loop_fd **ret_src) MUST_USE;
 int loop_fd_set(struct loop_fd *src, uint32_t events) MUST_USE;
+/* Watch fd for events by *src: made where it is NULL, freed where there is nothing to wait for (events 0), because the
+ * end of a peer (EPOLLHUP, EPOLLERR) would be told again and again. Errors leave it unwatched until the next call. */
+void loop_fd_watch(struct loop *l, int fd, uint32_t events, void (*cb)(void *opaque, uint32_t events), void *opaque,
+                   struct loop_fd **src);
 /* Stop watching and free; safe inside any callback, its own too. NULL accepted. */
 void loop_fd_free(struct loop_fd *src);
 

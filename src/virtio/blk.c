@@ -10,6 +10,7 @@
 
 #include "base/bits.h"
 #include "base/list.h"
+#include "base/pack.h"
 #include "block/image.h"
 #include "virtio/ids.h"
 #include "virtio/pci.h"
@@ -33,6 +34,7 @@ enum {
     VBLK_SEG_MAX = 254,                                  /* data segments; header and status come on top */
     VBLK_CHAIN_CAP = VBLK_SEG_MAX + 2 + MEM_REGIONS_MAX, /* a segment may span RAM regions */
     VBLK_REQUESTS = 256,
+    VBLK_KICK = 16,       /* requests after which the host begins, while we look for more */
     VBLK_RANGES_MAX = 16, /* segments of one discard or write-zeroes request */
     VBLK_HEADER = 16,
     VBLK_RANGE_BYTES = 16,
@@ -65,14 +67,14 @@ struct vblk_range {
 };
 
 struct vblk_req {
-    struct list node; /* of the free list */
+    struct list node; /* of the free list, or of the parked ones */
+    bool busy;        /* holds a chain that is not given back */
     struct virtio_blk *dev;
     unsigned queue;
     struct virtq_chain *chain;
     struct blk_req io;
     uint8_t *status;   /* in guest memory */
     uint32_t data_len; /* device-writable bytes in front of the status */
-    bool sync_after;   /* write-through: flush when the data is written */
     unsigned n_ranges, next_range;
     struct vblk_range ranges[VBLK_RANGES_MAX];
 };
@@ -86,8 +88,11 @@ struct virtio_blk {
     unsigned n_queues;
     unsigned in_flight;
     bool resetting;                      /* a reset waits for in_flight to become 0 */
+    bool serving;                        /* a queue is being run: interrupts come when that is done */
     bool starved[VIRTIO_BLK_QUEUES_MAX]; /* queue stopped for lack of a free request */
+    bool pushed[VIRTIO_BLK_QUEUES_MAX];  /* has completions that no interrupt has announced */
     struct list free_reqs;
+    struct list parked; /* restored, to be served when the device is released */
     struct vblk_req reqs[VBLK_REQUESTS];
 };
 
@@ -110,7 +115,8 @@ static void vblk_clear_data(struct vblk_req *r)
     }
 }
 
-static void vblk_complete(struct vblk_req *r, uint8_t status, bool interrupt)
+/* The interrupt is for vblk_batch, or for whoever runs the queue. */
+static void vblk_complete(struct vblk_req *r, uint8_t status)
 {
     struct virtio_blk *b = r->dev;
     struct virtq *q = virtio_pci_queue(b->pci, r->queue);
@@ -121,20 +127,28 @@ static void vblk_complete(struct vblk_req *r, uint8_t status, bool interrupt)
             vblk_clear_data(r);
         *r->status = status;
         virtq_push(q, r->chain, r->data_len + 1);
-        if (interrupt)
-            virtio_pci_interrupt(b->pci, r->queue);
+        b->pushed[r->queue] = true;
     }
+    r->busy = false;
     list_add_before(&b->free_reqs, &r->node);
     b->in_flight--;
-    if (b->resetting) {
-        if (b->in_flight == 0) {
-            b->resetting = false;
-            virtio_pci_reset_done(b->pci);
-        }
-        return;
+    if (b->resetting && b->in_flight == 0) {
+        b->resetting = false;
+        virtio_pci_reset_done(b->pci);
     }
-    for (unsigned i = 0; i < b->n_queues; i++) {
-        if (b->starved[i]) {
+}
+
+/* One interrupt for all that was completed in a row; and queues that ran out of requests go on. */
+static void vblk_batch(void *opaque)
+{
+    struct virtio_blk *b = opaque;
+
+    for (unsigned i = 0; i < b->n_queues && !b->serving; i++) {
+        if (b->pushed[i]) {
+            b->pushed[i] = false;
+            virtio_pci_interrupt(b->pci, i);
+        }
+        if (b->starved[i] && !list_empty(&b->free_reqs)) {
             b->starved[i] = false;
             virtio_pci_requeue(b->pci, i);
         }
@@ -162,22 +176,14 @@ static void vblk_io_done(struct blk_req *io, int res)
 {
     struct vblk_req *r = io->opaque;
 
-    if (res == 0 && r->next_range < r->n_ranges) {
+    if (res == 0 && r->next_range < r->n_ranges && !r->dev->resetting) {
         res = vblk_submit_range(r);
         if (res == 0) {
             blk_image_kick(r->dev->image);
             return;
         }
-    } else if (res == 0 && r->sync_after) {
-        r->sync_after = false;
-        r->io.op = BLK_FLUSH;
-        res = blk_image_submit(r->dev->image, &r->io);
-        if (res == 0) {
-            blk_image_kick(r->dev->image);
-            return;
-        }
     }
-    vblk_complete(r, vblk_status_of(res), true);
+    vblk_complete(r, vblk_status_of(res));
 }
 
 /* ---- requests ---- */
@@ -188,7 +194,7 @@ static bool vblk_writeback(struct virtio_blk *b)
     uint8_t writeback;
 
     if (!(b->features & VBLK_F_CONFIG_WCE))
-        return b->features & VBLK_F_FLUSH;
+        return b->features & VBLK_F_FLUSH || b->image->writethrough; /* the image sees to the latter itself */
     virtio_pci_config_get(b->pci, offsetof(struct vblk_space, writeback), &writeback, 1);
     return writeback;
 }
@@ -197,7 +203,7 @@ static bool vblk_writeback(struct virtio_blk *b)
 static void vblk_start(struct vblk_req *r, int res)
 {
     if (res < 0)
-        vblk_complete(r, vblk_status_of(res), false);
+        vblk_complete(r, vblk_status_of(res));
 }
 
 static void vblk_transfer(struct vblk_req *r, uint64_t sector, bool write)
@@ -207,11 +213,11 @@ static void vblk_transfer(struct vblk_req *r, uint64_t sector, bool write)
     uint32_t len = write ? c->out_len - VBLK_HEADER : r->data_len;
 
     if (len % BLK_SECTOR != 0 || sector > b->image->size / BLK_SECTOR) {
-        vblk_complete(r, VBLK_S_IOERR, false);
+        vblk_complete(r, VBLK_S_IOERR);
         return;
     }
     if (len == 0) {
-        vblk_complete(r, VBLK_S_OK, false);
+        vblk_complete(r, VBLK_S_OK);
         return;
     }
     r->io.op = write ? BLK_WRITE : BLK_READ;
@@ -228,7 +234,7 @@ static void vblk_transfer(struct vblk_req *r, uint64_t sector, bool write)
         c->iov[skip].iov_len -= left;
         r->io.iov = c->iov + skip;
         r->io.n_iov = c->n_out - skip;
-        r->sync_after = !vblk_writeback(b);
+        r->io.durable = !vblk_writeback(b);
     } else if (c->iov[c->n_out + c->n_in - 1].iov_len == 1) {
         r->io.n_iov--; /* nothing but the status */
     } else {
@@ -271,11 +277,11 @@ static void vblk_ranges(struct vblk_req *r, bool zeroes)
     uint8_t status = vblk_parse_ranges(r, zeroes);
 
     if (status != VBLK_S_OK || r->n_ranges == 0) {
-        vblk_complete(r, status, false);
+        vblk_complete(r, status);
         return;
     }
     r->io.op = zeroes ? BLK_WRITE_ZEROES : BLK_DISCARD;
-    r->sync_after = zeroes && !vblk_writeback(r->dev);
+    r->io.durable = zeroes && !vblk_writeback(r->dev);
     vblk_start(r, vblk_submit_range(r));
 }
 
@@ -284,7 +290,7 @@ static void vblk_get_id(struct vblk_req *r)
     size_t n = MIN(r->data_len, (uint32_t)sizeof(r->dev->serial));
 
     (void)virtq_chain_write(r->chain, 0, r->dev->serial, n);
-    vblk_complete(r, VBLK_S_OK, false);
+    vblk_complete(r, VBLK_S_OK);
 }
 
 /* Serve the chain of r. False: it has no room for header or status, so the driver cannot even be told. */
@@ -300,7 +306,7 @@ static bool vblk_serve(struct vblk_req *r)
     last = &c->iov[c->n_out + c->n_in - 1];
     r->status = (uint8_t *)last->iov_base + last->iov_len - 1;
     r->data_len = c->in_len - 1;
-    r->sync_after = false;
+    r->io.durable = false;
     r->n_ranges = r->next_range = 0;
     r->dev->in_flight++;
     switch (load_le32(header)) {
@@ -324,7 +330,7 @@ static bool vblk_serve(struct vblk_req *r)
         vblk_ranges(r, true);
         break;
     default:
-        vblk_complete(r, VBLK_S_UNSUPP, false);
+        vblk_complete(r, VBLK_S_UNSUPP);
         break;
     }
     return true;
@@ -340,6 +346,7 @@ static void vblk_queue_notify(void *dev, unsigned queue)
     int res = 1;
 
     virtq_disable_notify(q);
+    b->serving = true;
     while (budget > 0) {
         struct vblk_req *r;
 
@@ -358,15 +365,20 @@ static void vblk_queue_notify(void *dev, unsigned queue)
             break;
         list_remove(&r->node);
         r->queue = queue;
+        r->busy = true;
         if (!vblk_serve(r)) {
+            r->busy = false;
             list_add_before(&b->free_reqs, &r->node);
             res = -EFAULT;
             break;
         }
         budget--;
+        if (budget % VBLK_KICK == 0)
+            blk_image_kick(b->image);
     }
     blk_image_kick(b->image);
-    virtio_pci_interrupt(b->pci, queue); /* for what was completed on the spot */
+    b->serving = false;
+    vblk_batch(b); /* for what was completed on the spot */
     if (res < 0)
         virtio_pci_queue_broken(b->pci, queue);
     else if (budget == 0)
@@ -381,12 +393,27 @@ static void vblk_activate(void *dev, uint64_t features)
     memset(b->starved, 0, sizeof(b->starved));
 }
 
+/* Requests that came with a saved state end without a trace when the device is reset before it was released. */
+static void vblk_drop_parked(struct virtio_blk *b)
+{
+    while (!list_empty(&b->parked)) {
+        struct vblk_req *r = CONTAINER_OF(b->parked.next, struct vblk_req, node);
+
+        r->busy = false;
+        list_remove(&r->node);
+        list_add_before(&b->free_reqs, &r->node);
+    }
+}
+
 static bool vblk_reset(void *dev)
 {
     struct virtio_blk *b = dev;
-    uint8_t writeback = 1;
+    uint8_t writeback = !b->image->writethrough;
 
+    vblk_drop_parked(b);
     memset(b->starved, 0, sizeof(b->starved));
+    memset(b->pushed, 0, sizeof(b->pushed));
+    blk_image_cancel(b->image);
     virtio_pci_config_set(b->pci, offsetof(struct vblk_space, writeback), &writeback, 1);
     b->resetting = b->in_flight > 0;
     return !b->resetting;
@@ -412,24 +439,34 @@ static void vblk_fill_space(const struct virtio_blk *b, struct vblk_space *s)
         .physical_block_exp = (uint8_t)__builtin_ctz(per_physical),
         .min_io_size = (uint16_t)MIN(per_physical, UINT16_MAX),
         .opt_io_size = 0,
-        .writeback = 1,
+        .writeback = !img->writethrough,
         .num_queues = (uint16_t)b->n_queues,
         .max_discard_sectors = VBLK_RANGE_SECTORS,
         .max_discard_seg = VBLK_RANGES_MAX,
         .discard_sector_alignment = img->physical_block_size / BLK_SECTOR,
         .max_write_zeroes_sectors = VBLK_RANGE_SECTORS,
         .max_write_zeroes_seg = VBLK_RANGES_MAX,
-        .write_zeroes_may_unmap = 1,
+        .write_zeroes_may_unmap = img->discards,
     };
 }
 
+/* What this code can do in front of one image or another. */
+#define VBLK_FEATURES                                                                                                \
+    (VBLK_F_SEG_MAX | VBLK_F_RO | VBLK_F_BLK_SIZE | VBLK_F_FLUSH | VBLK_F_TOPOLOGY | VBLK_F_CONFIG_WCE | VBLK_F_MQ | \
+     VBLK_F_DISCARD | VBLK_F_WRITE_ZEROES)
+
 static uint64_t vblk_features(const struct virtio_blk *b)
 {
-    uint64_t features = VBLK_F_SEG_MAX | VBLK_F_BLK_SIZE | VBLK_F_FLUSH | VBLK_F_TOPOLOGY | VBLK_F_CONFIG_WCE;
+    const struct blk_image *img = b->image;
+    uint64_t features = VBLK_F_SEG_MAX | VBLK_F_BLK_SIZE | VBLK_F_TOPOLOGY;
 
     if (b->n_queues > 1)
         features |= VBLK_F_MQ;
-    return features | (b->image->read_only ? VBLK_F_RO : VBLK_F_DISCARD | VBLK_F_WRITE_ZEROES);
+    if (!img->writethrough) /* else there is no cache to flush, nor to turn on */
+        features |= VBLK_F_FLUSH | VBLK_F_CONFIG_WCE;
+    if (img->read_only)
+        return features | VBLK_F_RO;
+    return features | VBLK_F_WRITE_ZEROES | (img->discards ? VBLK_F_DISCARD : 0);
 }
 
 static int vblk_init(struct virtio_blk *b, const struct virtio_env *env, int slot)
@@ -475,10 +512,12 @@ int virtio_blk_new(const struct virtio_env *env, const struct virtio_blk_config 
     if (!b)
         return -ENOMEM;
     b->image = config->image;
+    blk_image_set_batch(b->image, vblk_batch, b);
     b->n_queues = MAX(config->n_queues, 1u);
     if (config->serial)
         memcpy(b->serial, config->serial, strnlen(config->serial, sizeof(b->serial)));
     list_init(&b->free_reqs);
+    list_init(&b->parked);
     res = vblk_init(b, env, config->slot);
     if (res < 0) {
         virtio_blk_free(b);
@@ -488,14 +527,120 @@ int virtio_blk_new(const struct virtio_env *env, const struct virtio_blk_config 
     return 0;
 }
 
+void virtio_blk_resized(struct virtio_blk *b)
+{
+    uint64_t capacity;
+
+    blk_image_resized(b->image);
+    capacity = b->image->size / BLK_SECTOR;
+    virtio_pci_config_set(b->pci, offsetof(struct vblk_space, capacity), &capacity, sizeof(capacity));
+}
+
 void virtio_blk_free(struct virtio_blk *b)
 {
     if (!b)
         return;
     if (b->in_flight > 0)
         blk_image_drain(b->image);
+    blk_image_set_batch(b->image, NULL, NULL);
     virtio_pci_free(b->pci);
     for (unsigned i = 0; i < VBLK_REQUESTS; i++)
         virtq_chain_free(b->reqs[i].chain);
     free(b);
+}
+
+/* ---- saved state ---- */
+
+void virtio_blk_hold(struct virtio_blk *b, bool hold)
+{
+    bool broken[VIRTIO_BLK_QUEUES_MAX] = { false };
+
+    b->serving = !hold && !list_empty(&b->parked);
+    while (!hold && !list_empty(&b->parked)) {
+        struct vblk_req *r = CONTAINER_OF(b->parked.next, struct vblk_req, node);
+
+        list_remove(&r->node);
+        if (!vblk_serve(r)) {
+            r->busy = false;
+            list_add_before(&b->free_reqs, &r->node);
+            broken[r->queue] = true;
+        }
+    }
+    if (b->serving)
+        blk_image_kick(b->image);
+    b->serving = false;
+    virtio_pci_hold(b->pci, hold); /* owed interrupts come with it */
+    for (unsigned i = 0; i < b->n_queues; i++) {
+        if (broken[i])
+            virtio_pci_queue_broken(b->pci, i);
+    }
+}
+
+void virtio_blk_save(struct virtio_blk *b, struct buf *out)
+{
+    bool live = virtio_pci_save(b->pci, out);
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < VBLK_REQUESTS; i++)
+        n += live && b->reqs[i].busy && virtio_pci_queue(b->pci, b->reqs[i].queue);
+    pack_u16(out, (uint16_t)n);
+    for (unsigned i = 0; i < VBLK_REQUESTS && n > 0; i++) {
+        const struct vblk_req *r = &b->reqs[i];
+
+        if (!r->busy)
+            continue;
+        pack_u16(out, (uint16_t)r->queue);
+        virtq_chain_save(r->chain, out);
+    }
+}
+
+static void vblk_restore_requests(struct virtio_blk *b, struct unpack *in)
+{
+    unsigned n = unpack_u16(in);
+
+    if (n > VBLK_REQUESTS)
+        unpack_refuse(in);
+    for (unsigned i = 0; i < n && !in->error; i++) {
+        struct vblk_req *r = CONTAINER_OF(b->free_reqs.next, struct vblk_req, node);
+        unsigned queue = unpack_u16(in);
+        struct virtq *q = queue < b->n_queues ? virtio_pci_queue(b->pci, queue) : NULL;
+
+        if (!q) {
+            unpack_refuse(in);
+            return;
+        }
+        virtq_chain_restore(q, r->chain, in);
+        if (in->error)
+            return;
+        r->queue = queue;
+        r->busy = true;
+        list_remove(&r->node);
+        list_add_before(&b->parked, &r->node);
+    }
+}
+
+int virtio_blk_restore(struct virtio_blk *b, uint16_t version, struct unpack *in)
+{
+    struct vblk_space own, saved;
+    uint64_t features;
+    int res;
+
+    (void)version;
+    virtio_pci_config_get(b->pci, 0, &own, VBLK_SPACE_BYTES);
+    res = virtio_pci_restore(b->pci, VBLK_FEATURES, in, &features);
+    if (res < 0)
+        return res;
+    b->features = features;
+    virtio_pci_config_get(b->pci, 0, &saved, VBLK_SPACE_BYTES);
+    if (saved.blk_size != own.blk_size || saved.num_queues != own.num_queues || saved.writeback > 1)
+        return -EBADMSG;
+    vblk_restore_requests(b, in);
+    res = unpack_end(in);
+    if (res < 0)
+        return res;
+    if (own.capacity < saved.capacity)
+        return -ENOSPC;
+    if (own.capacity > saved.capacity)
+        virtio_pci_config_set(b->pci, offsetof(struct vblk_space, capacity), &own.capacity, sizeof(own.capacity));
+    return 0;
 }

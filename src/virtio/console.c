@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/bits.h"
+#include "base/pack.h"
 #include "virtio/ids.h"
 #include "virtio/pci.h"
 
@@ -22,6 +23,7 @@ struct virtio_console {
     struct virtq_chain *rx, *tx;
     bool tx_busy; /* tx holds a chain, of which tx_done bytes are written */
     uint32_t tx_done;
+    uint32_t tx_skip;   /* of the next chain: it was given back half written */
     bool input_refused; /* input_ready is owed */
 };
 
@@ -48,7 +50,7 @@ static void vcon_transmit(struct virtio_console *c)
     unsigned budget = VCON_BUDGET;
     int res = 0;
 
-    if (!q || q->broken)
+    if (!q || q->broken || virtio_pci_held(c->pci))
         return;
     while (budget > 0) {
         if (!c->tx_busy) {
@@ -58,7 +60,8 @@ static void vcon_transmit(struct virtio_console *c)
             if (res <= 0)
                 break;
             c->tx_busy = true;
-            c->tx_done = 0;
+            c->tx_done = MIN(c->tx_skip, c->tx->out_len);
+            c->tx_skip = 0;
         }
         if (!vcon_write_chain(c, &budget))
             break;
@@ -80,7 +83,7 @@ size_t virtio_console_input(struct virtio_console *c, const uint8_t *data, size_
     size_t done = 0;
     int res = 0;
 
-    while (q && done < len && budget-- > 0) {
+    while (q && !virtio_pci_held(c->pci) && done < len && budget-- > 0) {
         uint32_t n;
 
         res = virtq_pop(q, c->rx);
@@ -136,6 +139,7 @@ static bool vcon_reset(void *dev)
     struct virtio_console *c = dev;
 
     c->tx_busy = false;
+    c->tx_skip = 0;
     return true;
 }
 
@@ -190,4 +194,43 @@ void virtio_console_free(struct virtio_console *c)
     virtq_chain_free(c->rx);
     virtq_chain_free(c->tx);
     free(c);
+}
+
+/* ---- saved state ---- */
+
+void virtio_console_hold(struct virtio_console *c, bool hold)
+{
+    struct virtq *q = virtio_pci_queue(c->pci, VCON_TX);
+
+    /* The chain at hand goes back into its ring, which is saved with the guest's memory. */
+    if (hold && c->tx_busy && q) {
+        virtq_unpop(q, c->tx);
+        c->tx_busy = false;
+        c->tx_skip = c->tx_done;
+    }
+    virtio_pci_hold(c->pci, hold);
+    if (!hold && c->input_refused && c->host.input_ready) {
+        c->input_refused = false;
+        c->host.input_ready(c->host.opaque);
+    }
+}
+
+void virtio_console_save(struct virtio_console *c, struct buf *b)
+{
+    (void)virtio_pci_save(c->pci, b);
+    pack_u32(b, c->tx_skip);
+}
+
+int virtio_console_restore(struct virtio_console *c, uint16_t version, struct unpack *in)
+{
+    uint64_t features;
+    int live = virtio_pci_restore(c->pci, VCON_F_SIZE, in, &features);
+    uint32_t tx_skip = unpack_u32(in);
+    int res = unpack_end(in);
+
+    (void)version;
+    if (live < 0 || res < 0)
+        return live < 0 ? live : res;
+    c->tx_skip = live ? tx_skip : 0;
+    return 0;
 }

@@ -2,13 +2,18 @@
 #ifndef VIRTIO_CONSOLE_H
 #define VIRTIO_CONSOLE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/attr.h"
 #include "virtio/env.h"
 
+struct buf;
+struct unpack;
 struct virtio_console;
+
+#define VIRTIO_CONSOLE_STATE_VERSION 1
 
 /* The host's end of the stream. Loop thread. */
 struct virtio_console_host {
@@ -37,5 +42,13 @@ void virtio_console_free(struct virtio_console *c);
 size_t virtio_console_input(struct virtio_console *c, const uint8_t *data, size_t len);
 void virtio_console_writable(struct virtio_console *c);
 void virtio_console_resize(struct virtio_console *c, uint16_t columns, uint16_t rows);
+
+/* Held, the device serves no queue and takes no input. Released, it goes on. */
+void virtio_console_hold(struct virtio_console *c, bool hold);
+/* Append its state (docs/snapshot-format.md). Held, the vCPUs stand. */
+void virtio_console_save(struct virtio_console *c, struct buf *b);
+/* Take a state over; before the vCPUs run. It is held until virtio_console_hold(..., false). -EBADMSG: it makes no
+ * sense, the device is to be freed. */
+int virtio_console_restore(struct virtio_console *c, uint16_t version, struct unpack *in) MUST_USE;
 
 #endif

@@ -1,108 +1,128 @@
-/* virtio-net with one queue pair and a control queue.
+/* virtio-net: queue pairs and a control queue.
  *
- * Frames from the guest are copied out, so that what is checked is what is sent; checksums that the guest left to the
- * device are filled in here. Frames to the guest go straight into its buffers, several of them for one frame where
- * negotiated; with too few buffers the back end keeps the frame, and the guest's next notification of the receive queue
- * asks for it again. The receive filter is open: nothing but the guest's own traffic reaches a back end's port. Spec:
- * virtio 1.2 section 5.1. */
+ * Frames from the guest go to the back end as they lie in its memory; only their header is copied and checked first. A
+ * back end without room stops the transmit queues until it has some. Frames to the guest go straight into its buffers,
+ * several of them for one frame where negotiated; with too few buffers the back end keeps the frame, and the guest's
+ * next notification of a receive queue asks for it again. Interrupts come once for a batch. Spec: virtio 1.2
+ * section 5.1. */
 #include "virtio/net.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/bits.h"
-#include "net/backend.h"
+#include "base/pack.h"
+#include "net/offload.h"
 #include "virtio/ids.h"
-#include "virtio/pci.h"
+#include "virtio/net_priv.h"
 
-#define VNET_F_CSUM BIT64(0)
-#define VNET_F_GUEST_CSUM BIT64(1)
-#define VNET_F_MTU BIT64(3)
-#define VNET_F_MAC BIT64(5)
-#define VNET_F_MRG_RXBUF BIT64(15)
-#define VNET_F_STATUS BIT64(16)
-#define VNET_F_CTRL_VQ BIT64(17)
-#define VNET_F_CTRL_RX BIT64(18)
-#define VNET_F_CTRL_MAC_ADDR BIT64(23)
+enum { VNET_STATUS_LINK_UP = 1, VNET_DUPLEX_FULL = 1, VNET_SPEED_MBITS = 10000 };
+/* Work in one call: a frame costs 1, and 1 more for each 4 KiB of it; a command 1. */
+enum { VNET_BUDGET = 256, VNET_BUDGET_SHIFT = 12 };
 
-enum { VNET_RX = 0, VNET_TX = 1, VNET_CTRL = 2, VNET_QUEUES = 3 };
-enum {
-    VNET_QUEUE_SIZE = 256,
-    VNET_CHAIN_CAP = 64,
-    VNET_RX_CHAINS = 64, /* most buffers for one frame */
-    VNET_BUDGET = 256,   /* frames or commands in one call */
-    VNET_HDR = 12,       /* struct virtio_net_hdr with num_buffers */
-};
-enum { VNET_HDR_F_NEEDS_CSUM = 1, VNET_HDR_F_DATA_VALID = 2 };
-enum { VNET_STATUS_LINK_UP = 1 };
-enum { VNET_CTRL_OK = 0, VNET_CTRL_ERR = 1 };
-/* Control classes and commands (section 5.1.6.5). */
-enum { VNET_CLASS_RX = 0, VNET_CLASS_MAC = 1, VNET_RX_LAST = 1, VNET_MAC_TABLE_SET = 0, VNET_MAC_ADDR_SET = 1 };
+/* ---- queues ---- */
 
-/* Offsets in configuration space (section 5.1.4). */
-enum { VNET_SPACE_MAC = 0, VNET_SPACE_STATUS = 6, VNET_SPACE_PAIRS = 8, VNET_SPACE_MTU = 10, VNET_SPACE_BYTES = 12 };
+static unsigned vnet_rx_queue(unsigned pair)
+{
+    return pair * 2;
+}
 
-/* Loop thread only, but for construction. */
-struct virtio_net {
-    struct virtio_pci *pci;
-    struct net_backend *backend;
-    uint64_t features;         /* negotiated */
-    struct virtq_chain *chain; /* for transmit and control */
-    struct virtq_chain *rx[VNET_RX_CHAINS];
-    uint8_t frame[VNET_HDR + NET_FRAME_MAX];
-};
+static unsigned vnet_tx_queue(unsigned pair)
+{
+    return pair * 2 + 1;
+}
+
+/* Behind all pairs where the driver knows of more than one (section 5.1.2). */
+static unsigned vnet_ctrl_queue(const struct virtio_net *n)
+{
+    return n->features & VNET_F_MQ ? n->pairs_max * 2 : 2;
+}
 
 /* ---- transmit ---- */
 
-/* Fill in the checksum over [start, len) at start + off, where the guest has put that of the pseudo header. False: the
- * header's numbers point outside the frame. */
-static bool vnet_fill_checksum(uint8_t *frame, size_t len, size_t start, size_t off)
+static void vnet_load_hdr(const uint8_t *p, struct net_hdr *ret)
 {
-    uint64_t sum = 0;
-
-    if (start + off + 2 > len)
-        return false;
-    for (size_t i = start; i + 1 < len; i += 2)
-        sum += load_le16(frame + i);
-    if ((len - start) & 1)
-        sum += frame[len - 1];
-    /* One's complement addition does not care about byte order, nor when carries are folded in. */
-    while (sum >> 16)
-        sum = (sum & 0xffff) + (sum >> 16);
-    sum = ~sum & 0xffff;
-    /* Zero would mean "no checksum" in UDP; all ones is the same number. */
-    store_le16(frame + start + off, (uint16_t)(sum ? sum : 0xffff));
-    return true;
+    /* What DATA_VALID says of a frame from the driver is of no interest (section 5.1.6.2). */
+    *ret = (struct net_hdr){ .flags = p[0] & NET_HDR_NEEDS_CSUM,
+                             .gso_type = p[1],
+                             .hdr_len = load_le16(p + 2),
+                             .gso_size = load_le16(p + 4),
+                             .csum_start = load_le16(p + 6),
+                             .csum_offset = load_le16(p + 8) };
 }
 
-/* Frames that make no sense are dropped, as a wire would. */
-static void vnet_transmit(struct virtio_net *n, const struct virtq_chain *c)
+/* The pieces of the device-readable part (NET_IOV_MAX at most) behind its first skip bytes. Returns their number. */
+static unsigned vnet_pieces(const struct virtq_chain *c, size_t skip, struct iovec iov[NET_IOV_MAX])
 {
-    size_t len = virtq_chain_read(c, 0, n->frame, sizeof(n->frame));
-    const uint8_t *hdr = n->frame;
-    uint8_t *frame = n->frame + VNET_HDR;
+    unsigned n = 0;
 
-    if (c->out_len > sizeof(n->frame) || len < VNET_HDR + NET_HEADER)
-        return;
-    len -= VNET_HDR;
-    if (hdr[1] != 0) /* segmentation offload, which is not offered */
-        return;
-    if (hdr[0] & VNET_HDR_F_NEEDS_CSUM &&
-        (!(n->features & VNET_F_CSUM) || !vnet_fill_checksum(frame, len, load_le16(hdr + 6), load_le16(hdr + 8))))
-        return;
-    net_backend_send(n->backend, frame, len);
+    for (unsigned i = 0; i < c->n_out; i++) {
+        size_t part = MIN(skip, c->iov[i].iov_len);
+
+        skip -= part;
+        if (part < c->iov[i].iov_len)
+            iov[n++] =
+                (struct iovec){ .iov_base = (uint8_t *)c->iov[i].iov_base + part, .iov_len = c->iov[i].iov_len - part };
+    }
+    return n;
 }
 
-static int vnet_tx_one(struct virtio_net *n, struct virtq *q)
+/* Frames that make no sense, or use what was not negotiated, are dropped, as a wire would. False: no room for it now.
+ */
+static bool vnet_transmit(struct virtio_net *n, unsigned pair, const struct virtq_chain *c)
+{
+    struct iovec iov[NET_IOV_MAX];
+    uint8_t raw[VNET_HDR], head[NET_HEAD_BYTES];
+    struct net_hdr hdr;
+    unsigned n_iov;
+    size_t len;
+
+    if (virtq_chain_read(c, 0, raw, VNET_HDR) < VNET_HDR || !n->link_up)
+        return true;
+    len = c->out_len - VNET_HDR;
+    vnet_load_hdr(raw, &hdr);
+    if (len > NET_FRAME_MAX || net_hdr_needs(&hdr) & ~n->tx_offloads)
+        return true;
+    if (hdr.gso_type == NET_GSO_NONE && !hdr.flags)
+        hdr = (struct net_hdr){ 0 };
+    if (n->pairs > 1)
+        vnet_flow_sent(n, pair, head, virtq_chain_read(c, VNET_HDR, head, sizeof(head)));
+    if (c->n_out <= NET_IOV_MAX) {
+        n_iov = vnet_pieces(c, VNET_HDR, iov);
+    } else {
+        iov[0] = (struct iovec){ n->bounce, virtq_chain_read(c, VNET_HDR, n->bounce, len) };
+        n_iov = 1;
+    }
+    return net_backend_send(n->backend, &hdr, iov, n_iov, len);
+}
+
+/* As virtq_pop, else the cost. */
+static int vnet_tx_one(struct virtio_net *n, unsigned pair, struct virtq *q)
 {
     int res = virtq_pop(q, n->chain);
 
     if (res <= 0)
         return res;
-    vnet_transmit(n, n->chain);
+    if (!vnet_transmit(n, pair, n->chain)) {
+        virtq_unpop(q, n->chain);
+        n->tx_stopped = true; /* until vnet_send_ready */
+        n->tx_waiting |= BIT(pair);
+        return 0;
+    }
     virtq_push(q, n->chain, 0);
-    return 1;
+    return 1 + (int)(MIN(n->chain->out_len, (uint32_t)NET_FRAME_MAX) >> VNET_BUDGET_SHIFT);
+}
+
+static void vnet_send_ready(void *opaque)
+{
+    struct virtio_net *n = opaque;
+
+    n->tx_stopped = false;
+    for (unsigned pair = 0; n->tx_waiting; pair++) {
+        if (n->tx_waiting & BIT(pair))
+            virtio_pci_requeue(n->pci, vnet_tx_queue(pair));
+        n->tx_waiting &= ~BIT(pair);
+    }
 }
 
 /* ---- receive ---- */
@@ -144,16 +164,29 @@ static int vnet_rx_gather(struct virtio_net *n, struct virtq *q, size_t total)
     return (int)count;
 }
 
-/* Spread header and frame over count buffers and hand them over at once. */
-static void vnet_rx_fill(struct virtio_net *n, struct virtq *q, unsigned count, const uint8_t *frame, size_t len)
+static void vnet_store_hdr(uint8_t *p, const struct net_hdr *hdr, const uint8_t *frame, size_t len, unsigned count)
 {
-    uint8_t hdr[VNET_HDR] = { 0 };
+    struct net_layers l;
+
+    p[0] = hdr->flags;
+    p[1] = hdr->gso_type;
+    store_le16(p + 2, 0);
+    /* The driver may rely on it (section 5.1.6.4.1), so the other end's word is not enough. */
+    if (hdr->gso_type != NET_GSO_NONE && net_layers_find(frame, len, &l))
+        store_le16(p + 2, (uint16_t)l.payload);
+    store_le16(p + 4, hdr->gso_size);
+    store_le16(p + 6, hdr->csum_start);
+    store_le16(p + 8, hdr->csum_offset);
+    store_le16(p + 10, (uint16_t)count);
+}
+
+/* Spread header and frame over count buffers and hand them over at once. */
+static void vnet_rx_fill(struct virtio_net *n, struct virtq *q, unsigned count, const uint8_t hdr[VNET_HDR],
+                         const uint8_t *frame, size_t len)
+{
     uint32_t lens[VNET_RX_CHAINS];
     size_t done = 0;
 
-    if (n->features & VNET_F_GUEST_CSUM && n->backend->checksums_good)
-        hdr[0] = VNET_HDR_F_DATA_VALID;
-    store_le16(hdr + 10, (uint16_t)count);
     for (unsigned i = 0; i < count; i++) {
         struct virtq_chain *c = n->rx[i];
         size_t at = 0;
@@ -172,106 +205,80 @@ static void vnet_rx_fill(struct virtio_net *n, struct virtq *q, unsigned count, 
     virtq_push_many(q, n->rx, lens, count);
 }
 
-static bool vnet_receive(void *opaque, const uint8_t *frame, size_t len)
+static bool vnet_receive(void *opaque, const struct net_hdr *hdr, const uint8_t *frame, size_t len)
 {
     struct virtio_net *n = opaque;
-    struct virtq *q = virtio_pci_queue(n->pci, VNET_RX);
+    unsigned pair = vnet_flow_pair(n, frame, len);
+    struct virtq *q = virtio_pci_queue(n->pci, vnet_rx_queue(pair));
+    uint8_t raw[VNET_HDR];
     int count;
 
-    if (!q || q->broken)
+    if (virtio_pci_held(n->pci))
+        return false;
+    if (!q || q->broken || !n->link_up || !vnet_filter_passes(&n->filter, frame))
         return true; /* nobody listens */
     count = vnet_rx_gather(n, q, VNET_HDR + len);
     if (count == 0)
         return false;
     if (count == -EFAULT)
-        virtio_pci_queue_broken(n->pci, VNET_RX);
+        virtio_pci_queue_broken(n->pci, vnet_rx_queue(pair));
     if (count < 0)
         return true;
-    vnet_rx_fill(n, q, (unsigned)count, frame, len);
-    virtio_pci_interrupt(n->pci, VNET_RX);
+    vnet_store_hdr(raw, hdr, frame, len, (unsigned)count);
+    vnet_rx_fill(n, q, (unsigned)count, raw, frame, len);
+    n->rx_pending |= BIT(pair);
     return true;
 }
 
-/* ---- control ---- */
-
-static uint8_t vnet_set_mac_table(const struct virtq_chain *c)
+static void vnet_receive_done(void *opaque)
 {
-    size_t at = 2;
+    struct virtio_net *n = opaque;
 
-    /* Two tables, unicast and multicast: count, then addresses. Filtering is best effort by specification; ours lets
-     * all pass, so only the form is checked. */
-    for (unsigned i = 0; i < 2; i++) {
-        uint8_t count[4];
-
-        if (virtq_chain_read(c, at, count, 4) < 4)
-            return VNET_CTRL_ERR;
-        at += 4;
-        if (load_le32(count) > (c->out_len - at) / 6)
-            return VNET_CTRL_ERR;
-        at += 6 * (size_t)load_le32(count);
+    for (unsigned pair = 0; n->rx_pending; pair++) {
+        if (n->rx_pending & BIT(pair))
+            virtio_pci_interrupt(n->pci, vnet_rx_queue(pair));
+        n->rx_pending &= ~BIT(pair);
     }
-    return VNET_CTRL_OK;
-}
-
-static uint8_t vnet_command(struct virtio_net *n, const struct virtq_chain *c)
-{
-    uint8_t cmd[2], mac[6], on;
-
-    if (virtq_chain_read(c, 0, cmd, 2) < 2)
-        return VNET_CTRL_ERR;
-    if (cmd[0] == VNET_CLASS_RX && cmd[1] <= VNET_RX_LAST)
-        return virtq_chain_read(c, 2, &on, 1) == 1 ? VNET_CTRL_OK : VNET_CTRL_ERR;
-    if (cmd[0] == VNET_CLASS_MAC && cmd[1] == VNET_MAC_TABLE_SET)
-        return vnet_set_mac_table(c);
-    if (cmd[0] == VNET_CLASS_MAC && cmd[1] == VNET_MAC_ADDR_SET) {
-        if (virtq_chain_read(c, 2, mac, 6) < 6 || mac[0] & 1)
-            return VNET_CTRL_ERR;
-        virtio_pci_config_set(n->pci, VNET_SPACE_MAC, mac, 6);
-        return VNET_CTRL_OK;
-    }
-    return VNET_CTRL_ERR;
-}
-
-static int vnet_ctrl_one(struct virtio_net *n, struct virtq *q)
-{
-    uint8_t ack;
-    int res = virtq_pop(q, n->chain);
-
-    if (res <= 0)
-        return res;
-    if (n->chain->in_len == 0)
-        return -EFAULT;
-    ack = vnet_command(n, n->chain);
-    virtq_push(q, n->chain, (uint32_t)virtq_chain_write(n->chain, 0, &ack, 1));
-    return 1;
 }
 
 /* ---- operations of the transport ---- */
 
-static void vnet_queue_notify(void *dev, unsigned queue)
+/* Serve a transmit or the control queue. */
+static void vnet_serve(struct virtio_net *n, unsigned queue, bool ctrl)
 {
-    struct virtio_net *n = dev;
     struct virtq *q = virtio_pci_queue(n->pci, queue);
-    unsigned budget = VNET_BUDGET;
-    int res = 0;
+    unsigned pair = queue / 2;
+    int budget = VNET_BUDGET, res = 0;
 
-    if (queue == VNET_RX) {
-        virtq_disable_notify(q); /* until a frame finds no buffers */
-        net_backend_receive_ready(n->backend);
+    virtq_disable_notify(q);
+    if (!ctrl && n->tx_stopped) {
+        n->tx_waiting |= BIT(pair);
         return;
     }
-    virtq_disable_notify(q);
     do {
-        while (budget > 0 && (res = queue == VNET_TX ? vnet_tx_one(n, q) : vnet_ctrl_one(n, q)) > 0)
-            budget--;
-    } while (res == 0 && budget > 0 && virtq_enable_notify(q) && --budget > 0);
-    if (queue == VNET_TX)
+        while (budget > 0 && (res = ctrl ? vnet_ctrl_one(n, q) : vnet_tx_one(n, pair, q)) > 0)
+            budget -= res;
+    } while (res == 0 && budget > 0 && (ctrl || !n->tx_stopped) && virtq_enable_notify(q) && --budget > 0);
+    if (!ctrl)
         net_backend_send_done(n->backend);
     virtio_pci_interrupt(n->pci, queue);
     if (res < 0)
         virtio_pci_queue_broken(n->pci, queue);
-    else if (budget == 0)
+    else if (budget <= 0)
         virtio_pci_requeue(n->pci, queue);
+}
+
+static void vnet_queue_notify(void *dev, unsigned queue)
+{
+    struct virtio_net *n = dev;
+    bool ctrl = queue == vnet_ctrl_queue(n);
+
+    if (ctrl || queue & 1) {
+        vnet_serve(n, queue, ctrl);
+        return;
+    }
+    virtq_disable_notify(virtio_pci_queue(n->pci, queue)); /* until a frame finds no buffers */
+    net_backend_receive_ready(n->backend);
 }
 
 static void vnet_activate(void *dev, uint64_t features)
@@ -279,14 +286,30 @@ static void vnet_activate(void *dev, uint64_t features)
     struct virtio_net *n = dev;
 
     n->features = features;
+    n->pairs = 1;
+    n->tx_stopped = false;
+    n->tx_waiting = n->rx_pending = 0;
+    memset(n->flows, 0, sizeof(n->flows));
+    vnet_filter_reset(n);
+    n->tx_offloads = 0;
+    if (features & VNET_F_CSUM) { /* which the others need (section 5.1.3.1) */
+        n->tx_offloads |= NET_OFF_CSUM | (features & VNET_F_HOST_TSO4 ? NET_OFF_TSO4 : 0);
+        n->tx_offloads |= features & VNET_F_HOST_TSO6 ? NET_OFF_TSO6 : 0;
+        n->tx_offloads |= features & VNET_F_HOST_ECN ? NET_OFF_ECN : 0;
+        n->tx_offloads |= features & VNET_F_HOST_USO ? NET_OFF_USO : 0;
+    }
+    vnet_set_guest_offloads(n, features);
 }
 
 static bool vnet_reset(void *dev)
 {
     struct virtio_net *n = dev;
 
+    n->tx_stopped = false;
+    n->tx_waiting = n->rx_pending = 0;
     /* What waits for the driver that was is not for the next one: with no queue it is taken and dropped. */
     net_backend_receive_ready(n->backend);
+    net_backend_set_receive_offloads(n->backend, 0);
     return true;
 }
 
@@ -300,10 +323,29 @@ void virtio_net_set_link(struct virtio_net *n, bool up)
 {
     uint8_t status[2] = { up ? VNET_STATUS_LINK_UP : 0, 0 };
 
+    n->link_up = up;
     virtio_pci_config_set(n->pci, VNET_SPACE_STATUS, status, sizeof(status));
 }
 
 /* ---- construction ---- */
+
+/* What this code can do; a driver that was saved may have found more or less of it offered. */
+#define VNET_FEATURES                                                                                           \
+    (VNET_F_MTU | VNET_F_MAC | VNET_F_MRG_RXBUF | VNET_F_STATUS | VNET_F_CTRL_VQ | VNET_F_CTRL_RX | VNET_F_MQ | \
+     VNET_F_CTRL_MAC_ADDR | VNET_F_SPEED_DUPLEX | VNET_F_HOST_OFFLOADS | VNET_F_GUEST_OFFLOADS |                \
+     VNET_F_CTRL_GUEST_OFFLOADS)
+
+static uint64_t vnet_features(const struct virtio_net_config *config)
+{
+    uint64_t features = VNET_F_MTU | VNET_F_MAC | VNET_F_MRG_RXBUF | VNET_F_STATUS | VNET_F_CTRL_VQ | VNET_F_CTRL_RX |
+                        VNET_F_CTRL_MAC_ADDR | VNET_F_SPEED_DUPLEX;
+
+    if (config->pairs > 1)
+        features |= VNET_F_MQ;
+    if (!config->no_offloads)
+        features |= VNET_F_HOST_OFFLOADS | VNET_F_GUEST_OFFLOADS | VNET_F_CTRL_GUEST_OFFLOADS;
+    return features;
+}
 
 static int vnet_init(struct virtio_net *n, const struct virtio_env *env, const struct virtio_net_config *config)
 {
@@ -312,42 +354,54 @@ static int vnet_init(struct virtio_net *n, const struct virtio_env *env, const s
         .device_id = VIRTIO_ID_NET,
         .pci_class = 0x020000, /* network, Ethernet */
         .slot = config->slot,
-        .features = VNET_F_CSUM | VNET_F_GUEST_CSUM | VNET_F_MTU | VNET_F_MAC | VNET_F_MRG_RXBUF | VNET_F_STATUS |
-                    VNET_F_CTRL_VQ | VNET_F_CTRL_RX | VNET_F_CTRL_MAC_ADDR,
-        .n_queues = VNET_QUEUES,
+        .features = vnet_features(config),
+        .n_queues = n->pairs_max * 2 + 1,
         .queue_size = VNET_QUEUE_SIZE,
         .config = space,
         .config_len = sizeof(space),
         .ops = &vnet_ops,
         .opaque = n,
     };
-    int res = virtq_chain_new(VNET_CHAIN_CAP, &n->chain);
+    int res = virtq_chain_new(VIRTQ_INDIRECT_MAX, &n->chain);
 
     for (unsigned i = 0; i < VNET_RX_CHAINS && res == 0; i++)
-        res = virtq_chain_new(VNET_CHAIN_CAP, &n->rx[i]);
+        res = virtq_chain_new(VNET_RX_CAP, &n->rx[i]);
     if (res < 0)
         return res;
     memcpy(space + VNET_SPACE_MAC, config->mac, 6);
     store_le16(space + VNET_SPACE_STATUS, VNET_STATUS_LINK_UP);
-    store_le16(space + VNET_SPACE_PAIRS, 1);
-    store_le16(space + VNET_SPACE_MTU, n->backend->mtu);
+    store_le16(space + VNET_SPACE_PAIRS, (uint16_t)n->pairs_max);
+    store_le16(space + VNET_SPACE_MTU, config->mtu ? config->mtu : n->backend->mtu);
+    store_le32(space + VNET_SPACE_SPEED, VNET_SPEED_MBITS);
+    space[VNET_SPACE_DUPLEX] = VNET_DUPLEX_FULL;
     return virtio_pci_new(env, &pci, &n->pci);
 }
 
 int virtio_net_new(const struct virtio_env *env, const struct virtio_net_config *config, struct virtio_net **ret_net)
 {
-    struct virtio_net *n = calloc(1, sizeof(*n));
+    struct virtio_net *n;
     int res;
 
+    if (config->pairs > VIRTIO_NET_PAIRS_MAX)
+        return -EINVAL;
+    n = calloc(1, sizeof(*n));
     if (!n)
         return -ENOMEM;
     n->backend = config->backend;
+    memcpy(n->mac, config->mac, 6);
+    n->pairs_max = MAX(config->pairs, 1U);
+    n->pairs = 1;
+    n->link_up = true;
     res = vnet_init(n, env, config);
     if (res < 0) {
         virtio_net_free(n);
         return res;
     }
-    net_backend_connect(n->backend, &(struct net_receiver){ .receive = vnet_receive, .opaque = n });
+    vnet_filter_reset(n);
+    net_backend_connect(n->backend, &(struct net_receiver){ .receive = vnet_receive,
+                                                            .receive_done = vnet_receive_done,
+                                                            .send_ready = vnet_send_ready,
+                                                            .opaque = n });
     *ret_net = n;
     return 0;
 }
@@ -362,4 +416,60 @@ void virtio_net_free(struct virtio_net *n)
     for (unsigned i = 0; i < VNET_RX_CHAINS; i++)
         virtq_chain_free(n->rx[i]);
     free(n);
+}
+
+/* ---- saved state ---- */
+
+void virtio_net_hold(struct virtio_net *n, bool hold)
+{
+    virtio_pci_hold(n->pci, hold);
+    if (!hold)
+        net_backend_receive_ready(n->backend);
+}
+
+void virtio_net_save(struct virtio_net *n, struct buf *b)
+{
+    (void)virtio_pci_save(n->pci, b);
+    pack_u16(b, (uint16_t)n->pairs);
+    pack_u64(b, n->guest_offloads);
+    vnet_filter_save(&n->filter, b);
+    pack_bytes(b, n->mac, 6);
+}
+
+int virtio_net_restore(struct virtio_net *n, uint16_t version, struct unpack *in)
+{
+    uint8_t own[2], saved[2], mac[6];
+    struct vnet_filter filter;
+    uint64_t features, offloads;
+    unsigned pairs;
+    int live, res;
+
+    (void)version;
+    virtio_pci_config_get(n->pci, VNET_SPACE_STATUS, own, sizeof(own));
+    live = virtio_pci_restore(n->pci, VNET_FEATURES, in, &features);
+    if (live < 0)
+        return live;
+    pairs = unpack_u16(in);
+    offloads = unpack_u64(in);
+    vnet_filter_restore(&filter, in);
+    unpack_bytes(in, mac, sizeof(mac));
+    res = unpack_end(in);
+    if (res == 0 && (pairs < 1 || pairs > n->pairs_max || offloads & ~features))
+        res = -EBADMSG;
+    if (res < 0)
+        return res;
+    if (live) {
+        vnet_activate(n, features);
+        vnet_set_guest_offloads(n, offloads);
+        n->pairs = pairs;
+        n->filter = filter;
+    }
+    /* Another address than it had: the driver reads it when it starts the next time. */
+    if (memcmp(mac, n->mac, sizeof(mac)) != 0)
+        virtio_pci_config_set(n->pci, VNET_SPACE_MAC, n->mac, sizeof(mac));
+    /* The cable is this machine's. */
+    virtio_pci_config_get(n->pci, VNET_SPACE_STATUS, saved, sizeof(saved));
+    if (memcmp(own, saved, sizeof(own)) != 0)
+        virtio_pci_config_set(n->pci, VNET_SPACE_STATUS, own, sizeof(own));
+    return 0;
 }

@@ -32,8 +32,6 @@ enum {
     VIRTIO_PCI_CAP_DATA = 16,
 };
 
-#define VIRTIO_PCI_FEATURES (VIRTIO_F_VERSION_1 | VIRTIO_F_RING_PACKED | VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX)
-
 void virtio_pci_signal(int fd)
 {
     uint64_t one = 1;
@@ -87,9 +85,11 @@ void virtio_pci_interrupt(struct virtio_pci *p, unsigned queue)
         virtio_pci_raise(p, p->queues[queue].vector, VIRTIO_PCI_ISR_QUEUE);
 }
 
-static void virtio_pci_config_interrupt(struct virtio_pci *p)
+void virtio_pci_config_interrupt(struct virtio_pci *p)
 {
-    virtio_pci_raise(p, p->config_vector, VIRTIO_PCI_ISR_CONFIG);
+    p->config_owed = p->held;
+    if (!p->held)
+        virtio_pci_raise(p, p->config_vector, VIRTIO_PCI_ISR_CONFIG);
 }
 
 /* ---- queues ---- */
@@ -131,11 +131,24 @@ static void virtio_pci_notified(void *opaque, uint32_t events)
 
     (void)events;
     virtio_pci_drain(q->notify_fd);
-    if (q->dev->live && q->vq.ready && !q->vq.broken)
+    if (q->dev->live && !q->dev->held && q->vq.ready && !q->vq.broken)
         q->dev->cfg.ops->queue_notify(q->dev->cfg.opaque, (unsigned)(q - q->dev->queues));
 }
 
 /* ---- activation and reset, on the loop thread ---- */
+
+struct virtq_config virtio_pci_queue_config(const struct virtio_pci_queue *q, uint64_t features)
+{
+    return (struct virtq_config){
+        .size = q->size,
+        .packed = features & VIRTIO_F_RING_PACKED,
+        .event_idx = features & VIRTIO_F_EVENT_IDX,
+        .indirect = features & VIRTIO_F_INDIRECT_DESC,
+        .desc = GPA(q->desc),
+        .driver = GPA(q->driver),
+        .device = GPA(q->device),
+    };
+}
 
 static void virtio_pci_activate(struct virtio_pci *p)
 {
@@ -146,15 +159,7 @@ static void virtio_pci_activate(struct virtio_pci *p)
     features = p->driver_features;
     for (unsigned i = 0; i < p->n_queues; i++) {
         struct virtio_pci_queue *q = &p->queues[i];
-        struct virtq_config config = {
-            .size = q->size,
-            .packed = features & VIRTIO_F_RING_PACKED,
-            .event_idx = features & VIRTIO_F_EVENT_IDX,
-            .indirect = features & VIRTIO_F_INDIRECT_DESC,
-            .desc = GPA(q->desc),
-            .driver = GPA(q->driver),
-            .device = GPA(q->device),
-        };
+        struct virtq_config config = virtio_pci_queue_config(q, features);
 
         if (q->enabled && virtq_init(&q->vq, p->env.mem, &config) < 0)
             bad = true;
@@ -165,7 +170,7 @@ static void virtio_pci_activate(struct virtio_pci *p)
         virtio_pci_needs_reset(p);
     p->cfg.ops->activate(p->cfg.opaque, features);
     for (unsigned i = 0; i < p->n_queues; i++) {
-        if (p->queues[i].vq.ready)
+        if (p->queues[i].vq.ready && !p->held)
             p->cfg.ops->queue_notify(p->cfg.opaque, i);
     }
 }

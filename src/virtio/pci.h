@@ -16,6 +16,8 @@
 #include "virtio/env.h"
 #include "virtio/queue.h"
 
+struct buf;
+struct unpack;
 struct virtio_pci;
 
 #define VIRTIO_PCI_QUEUES_MAX 64
@@ -71,5 +73,20 @@ void virtio_pci_reset_done(struct virtio_pci *p);
  * interrupt). */
 void virtio_pci_config_get(struct virtio_pci *p, size_t off, void *data, size_t len);
 void virtio_pci_config_set(struct virtio_pci *p, size_t off, const void *data, size_t len);
+
+/* Held, the device gets no queue_notify, and changes of configuration space are told to the driver later; registers
+ * are served as ever, activation and reset too. Released, every ready queue gets one, and the interrupts come that are
+ * owed. */
+void virtio_pci_hold(struct virtio_pci *p, bool hold);
+bool virtio_pci_held(const struct virtio_pci *p);
+/* Append the transport's state, configuration space included. Held, the vCPUs stand. Returns whether it is that of a
+ * live device (one whose reset is due is not). */
+bool virtio_pci_save(struct virtio_pci *p, struct buf *b);
+/* Take a state over from the front of in; before the vCPUs run, the device is held until virtio_pci_hold(p, false).
+ * features: all that a device of this type can do, of which the saved one may have offered others than this one (they
+ * hold until the next start of the VM). 1: the device is live, with *ret_features negotiated and its queues ready; its
+ * maker does what activate would, but for looking at queues; 0: it is not; -EBADMSG. Configuration space is the saved
+ * one. */
+int virtio_pci_restore(struct virtio_pci *p, uint64_t features, struct unpack *in, uint64_t *ret_features) MUST_USE;
 
 #endif

@@ -63,8 +63,10 @@ struct virtio_pci {
     uint8_t isr;
 
     /* Loop thread. */
-    bool live;  /* activate was called and reset was not */
-    int ctl_fd; /* eventfd: activate_pending or reset_pending was set */
+    bool live; /* activate was called and reset was not */
+    bool held;
+    bool config_owed; /* the driver is to be told of configuration space when the device is released */
+    int ctl_fd;       /* eventfd: activate_pending or reset_pending was set */
     struct loop_fd *ctl_src;
 
     unsigned n_queues;
@@ -77,6 +79,13 @@ extern const struct bus_ops virtio_pci_bar_ops;
 /* Registers to their state after reset. Lock held. */
 void virtio_pci_regs_reset_locked(struct virtio_pci *p);
 void virtio_pci_signal(int fd);
+/* What the registers of a queue say, with the features negotiated. Lock held. */
+struct virtq_config virtio_pci_queue_config(const struct virtio_pci_queue *q, uint64_t features);
+/* Tell the driver that configuration space changed, or will have when the device is released. */
+void virtio_pci_config_interrupt(struct virtio_pci *p);
+
+/* What the transport adds to every device's features. */
+#define VIRTIO_PCI_FEATURES (VIRTIO_F_VERSION_1 | VIRTIO_F_RING_PACKED | VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX)
 /* Read the ISR register: clears it and lowers INTx. */
 uint8_t virtio_pci_isr_read(struct virtio_pci *p);
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/pack.h"
 #include "virtio/queue_priv.h"
 
 int virtq_chain_new(unsigned cap, struct virtq_chain **ret_chain)
@@ -220,4 +221,37 @@ bool virtq_enable_notify(struct virtq *q)
     virtq_set_notify(q, true);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     return q->cfg.packed ? virtq_packed_available(q) : virtq_split_available(q);
+}
+
+void virtq_chain_save(const struct virtq_chain *c, struct buf *b)
+{
+    pack_u16(b, c->id);
+    pack_u16(b, c->n_slots);
+    pack_u16(b, (uint16_t)c->n_out);
+    pack_u16(b, (uint16_t)c->n_in);
+    for (unsigned i = 0; i < c->n_out + c->n_in; i++) {
+        pack_u64(b, c->seg[i].gpa.v);
+        pack_u32(b, c->seg[i].len);
+    }
+}
+
+void virtq_chain_restore(struct virtq *q, struct virtq_chain *c, struct unpack *in)
+{
+    unsigned n_out, n_in;
+
+    virtq_chain_clear(c);
+    c->id = unpack_u16(in);
+    c->n_slots = unpack_u16(in);
+    n_out = unpack_u16(in);
+    n_in = unpack_u16(in);
+    if (n_out + n_in > c->cap || c->n_slots == 0 || c->n_slots > q->cfg.size ||
+        (!q->cfg.packed && c->id >= q->cfg.size))
+        unpack_refuse(in);
+    for (unsigned i = 0; i < n_out + n_in && !in->error; i++) {
+        uint64_t gpa = unpack_u64(in);
+        uint32_t len = unpack_u32(in);
+
+        if (len == 0 || virtq_chain_add(q, c, gpa, len, i >= n_out) < 0)
+            unpack_refuse(in);
+    }
 }

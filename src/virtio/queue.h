@@ -24,6 +24,9 @@
 /* Most descriptors in one indirect table, and most segments of any chain. */
 #define VIRTQ_INDIRECT_MAX 1024
 
+struct buf;
+struct unpack;
+
 struct virtq_config {
     uint16_t size;                    /* split: a power of two; 1..VIRTQ_SIZE_MAX */
     bool packed, event_idx, indirect; /* as negotiated */
@@ -80,6 +83,11 @@ void virtq_done(struct virtq *q);
 int virtq_pop(struct virtq *q, struct virtq_chain *chain) MUST_USE;
 /* Give back the chain popped last (of those not yet given back), so that the next virtq_pop returns it again. */
 void virtq_unpop(struct virtq *q, const struct virtq_chain *chain);
+
+/* Append a chain that the device has not given back, and read one into c (device state that was saved with the queue,
+ * which is ready again). A chain that makes no sense is refused in in. */
+void virtq_chain_save(const struct virtq_chain *c, struct buf *b);
+void virtq_chain_restore(struct virtq *q, struct virtq_chain *c, struct unpack *in);
 
 /* Return a chain to the driver; len: bytes written from the start of its device-writable part (these are marked as
  * written here, the ring too). Chains may be returned in any order. */

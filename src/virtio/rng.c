@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
+#include "base/pack.h"
 #include "virtio/ids.h"
 #include "virtio/pci.h"
 
@@ -98,4 +99,23 @@ void virtio_rng_free(struct virtio_rng *r)
     virtio_pci_free(r->pci);
     virtq_chain_free(r->chain);
     free(r);
+}
+
+void virtio_rng_hold(struct virtio_rng *r, bool hold)
+{
+    virtio_pci_hold(r->pci, hold);
+}
+
+void virtio_rng_save(struct virtio_rng *r, struct buf *b)
+{
+    (void)virtio_pci_save(r->pci, b);
+}
+
+int virtio_rng_restore(struct virtio_rng *r, uint16_t version, struct unpack *in)
+{
+    uint64_t features;
+    int live = virtio_pci_restore(r->pci, 0, in, &features);
+
+    (void)version;
+    return live < 0 ? live : unpack_end(in);
 }

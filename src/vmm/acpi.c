@@ -124,6 +124,35 @@ static void acpi_legacy_devices(struct aml *a)
     buf_done(&res);
 }
 
+/* Microsoft's "Virtual Machine Generation ID": where it is, and an event when it has changed. */
+static void acpi_genid_device(struct aml *a)
+{
+    aml_device_open(a, "VGID");
+    aml_name(a, "_HID");
+    aml_string(a, "CAIS0001");
+    aml_name(a, "_CID");
+    aml_string(a, "VM_Gen_Counter");
+    aml_name(a, "_DDN");
+    aml_string(a, "VM_Gen_Counter");
+    aml_name(a, "ADDR");
+    aml_package_open(a, 2);
+    aml_integer(a, LAYOUT_GENID & 0xffffffff);
+    aml_integer(a, LAYOUT_GENID >> 32);
+    aml_close(a);
+    aml_close(a);
+}
+
+static void acpi_genid_event(struct aml *a)
+{
+    _Static_assert(LAYOUT_GENID_GPE == 5, "the method's name");
+
+    aml_scope_open(a, "\\_GPE");
+    aml_method_open(a, "_E05", 0);
+    aml_notify(a, "\\_SB.VGID", 0x80);
+    aml_close(a);
+    aml_close(a);
+}
+
 static size_t acpi_dsdt(struct buf *out, const struct layout *l)
 {
     size_t place = acpi_table_begin(out, "DSDT", 2);
@@ -132,7 +161,9 @@ static size_t acpi_dsdt(struct buf *out, const struct layout *l)
     aml_scope_open(&a, "\\_SB");
     acpi_pci_bridge(&a, l);
     acpi_legacy_devices(&a);
+    acpi_genid_device(&a);
     aml_close(&a);
+    acpi_genid_event(&a);
     aml_name(&a, "\\_S5");
     aml_package_open(&a, 4);
     aml_integer(&a, ACPI_PM_SLP_TYP_S5); /* PM1a */
@@ -300,7 +331,7 @@ int acpi_build(struct mem *m, const struct acpi_config *config, uint64_t *ret_rs
     size_t tables[3], facs, dsdt, rsdt, xsdt;
     int r;
 
-    buf_init(&out, LAYOUT_ACPI_SIZE);
+    buf_init(&out, LAYOUT_ACPI_TABLES_SIZE);
     buf_extend(&out, RSDP_SIZE);
     facs = acpi_facs(&out);
     dsdt = acpi_dsdt(&out, config->layout);

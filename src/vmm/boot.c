@@ -9,6 +9,7 @@
 
 #include "base/bits.h"
 #include "base/cleanup.h"
+#include "base/fdio.h"
 #include "vmm/boot_priv.h"
 
 #define MIB (1ULL << 20)
@@ -30,25 +31,15 @@ int boot_open(const char *path, const char *what, int *ret_fd, struct err *e)
 
 int boot_read(struct boot_load *b, const struct boot_file *f, uint64_t off, void *to, size_t len)
 {
-    uint8_t *at = to;
+    int r;
 
     if (off > f->size || len > f->size - off)
         return err_set(b->e, ENOEXEC, "%s %s: truncated: %zu bytes are missing; give the complete file with --%s",
                        f->what, f->path, (size_t)(len - (off > f->size ? 0 : f->size - off)), f->what);
-    while (len > 0) {
-        ssize_t n = pread(f->fd, at, MIN(len, (size_t)1 << 30), (off_t)off);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return err_set(b->e, errno, "%s %s: cannot read: %s", f->what, f->path, strerror(errno));
-        if (n == 0)
-            return err_set(b->e, EIO, "%s %s: the file shrank while it was read; start again", f->what, f->path);
-        at += n;
-        off += (uint64_t)n;
-        len -= (size_t)n;
-    }
-    return 0;
+    r = fd_pread_all(f->fd, to, len, off);
+    if (r == -EBADMSG)
+        return err_set(b->e, EIO, "%s %s: the file shrank while it was read; start again", f->what, f->path);
+    return r == 0 ? 0 : err_set(b->e, -r, "%s %s: cannot read: %s", f->what, f->path, strerror(-r));
 }
 
 int boot_read_guest(struct boot_load *b, const struct boot_file *f, uint64_t off, uint64_t gpa, uint64_t len,

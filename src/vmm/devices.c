@@ -1,12 +1,10 @@
 #include "vmm/devices.h"
 
 #include <errno.h>
-#include <netinet/in.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "block/image.h"
 #include "hw/acpi_pm.h"
 #include "hw/bus.h"
 #include "hw/chipset.h"
@@ -16,11 +14,11 @@
 #include "hw/time.h"
 #include "hw/uart.h"
 #include "sys/loop.h"
-#include "net/user.h"
-#include "virtio/blk.h"
 #include "virtio/console.h"
-#include "virtio/net.h"
 #include "virtio/rng.h"
+#include "vmm/devices_disk.h"
+#include "vmm/devices_net.h"
+#include "vmm/devices_vsock.h"
 #include "vmm/layout.h"
 #include "vmm/machine_priv.h"
 #include "vmm/serial.h"
@@ -188,104 +186,6 @@ static int devices_new_legacy(struct machine *m, const struct machine_guest_ops 
     return r;
 }
 
-static int devices_disk_error(const char *path, bool read_only, int code, struct err *e)
-{
-    switch (code) {
-    case EBUSY:
-        return err_set(e, EBUSY, "disk %s: in use by another VM or program%s", path,
-                       read_only ? " that writes to it; stop that one first"
-                                 : "; stop that one, or open it read-only in both with ,ro");
-    case ENOMEDIUM:
-        return err_set(e, EINVAL, "disk %s: empty; make it bigger, e.g. with truncate -s 1G %s", path, path);
-    case EMEDIUMTYPE:
-        return err_set(
-            e, EINVAL,
-            "disk %s: size is not a multiple of 512 bytes, so it is no disk image; fix it with truncate -s %%512 %s",
-            path, path);
-    case EISDIR:
-        return err_set(e, EINVAL, "disk %s: a directory; name an image file or a block device", path);
-    case ENOTBLK:
-        return err_set(e, EINVAL, "disk %s: neither a file nor a block device; name one of these", path);
-    case ENOENT:
-        return err_set(e, ENOENT, "disk %s: no such file; check the name, or make it with truncate -s 1G %s", path,
-                       path);
-    case EACCES:
-    case EPERM:
-    case EROFS:
-        return err_set(e, code, "disk %s: %s; %s", path, strerror(code),
-                       read_only ? "check the file's permissions"
-                                 : "check the file's permissions, or open it read-only with ,ro");
-    default:
-        return err_set(e, code, "disk %s: %s", path, strerror(code));
-    }
-}
-
-static int devices_new_disk(struct machine *m, const struct virtio_env *env, unsigned i, struct err *e)
-{
-    const struct vm_disk *d = &m->spec->disks[i];
-    const struct blk_open_config open = { .path = d->path, .read_only = d->read_only, .aio = BLK_AIO_AUTO };
-    struct virtio_blk_config config = { .serial = d->serial, .n_queues = MIN(m->spec->cpus, 4U), .slot = -1 };
-    int r = blk_raw_open(&open, m->loop, &m->images[i]);
-
-    if (r < 0)
-        return devices_disk_error(d->path, d->read_only, -r, e);
-    config.image = m->images[i];
-    r = virtio_blk_new(env, &config, &m->disks[i]);
-    return r < 0 ? err_set(e, -r, "disk %s: cannot make its device: %s", d->path, strerror(-r)) : 0;
-}
-
-/* A locally administered address that stays the same for a VM of the same name (FNV-1a). */
-static void devices_mac(const char *name, uint8_t mac[6])
-{
-    uint64_t hash = 0xcbf29ce484222325ULL;
-
-    for (const char *p = name ? name : ""; *p; p++)
-        hash = (hash ^ (uint8_t)*p) * 0x100000001b3ULL;
-    memcpy(mac, (const uint8_t[]){ 0x52, 0x54, 0x00 }, 3);
-    memcpy(mac + 3, &hash, 3);
-}
-
-static int devices_net_error(const struct vm_spec *spec, int forward, int code, struct err *e)
-{
-    const struct vm_forward *f = forward >= 0 ? &spec->forwards[forward] : NULL;
-
-    if (!f)
-        return err_set(e, code, "user network: %s", strerror(code));
-    if (code == EADDRINUSE)
-        return err_set(e, code,
-                       "port forward: %s port %u of the host is already in use; choose another with --net user,fwd=",
-                       f->udp ? "UDP" : "TCP", f->host_port);
-    if (code == EACCES)
-        return err_set(e, code, "port forward: %s port %u of the host needs root; choose one above 1023",
-                       f->udp ? "UDP" : "TCP", f->host_port);
-    return err_set(e, code, "port forward: %s port %u of the host: %s", f->udp ? "UDP" : "TCP", f->host_port,
-                   strerror(code));
-}
-
-static int devices_new_net(struct machine *m, const struct virtio_env *env, struct err *e)
-{
-    struct net_user_forward forwards[VM_FORWARDS_MAX];
-    const struct net_user_config config = { .forwards = forwards, .n_forwards = m->spec->n_forwards };
-    struct virtio_net_config net = { .slot = -1 };
-    int forward = -1, r;
-
-    for (unsigned i = 0; i < m->spec->n_forwards; i++) {
-        const struct vm_forward *f = &m->spec->forwards[i];
-
-        forwards[i] = (struct net_user_forward){ .udp = f->udp,
-                                                 .host_addr.s_addr = htonl(INADDR_LOOPBACK),
-                                                 .host_port = f->host_port,
-                                                 .guest_port = f->guest_port };
-    }
-    r = net_user_new(&config, m->loop, &forward, &m->net_backend);
-    if (r < 0)
-        return devices_net_error(m->spec, forward, -r, e);
-    net.backend = m->net_backend;
-    devices_mac(m->spec->name, net.mac);
-    r = virtio_net_new(env, &net, &m->net);
-    return r < 0 ? err_set(e, -r, "cannot make the network device: %s", strerror(-r)) : 0;
-}
-
 static int devices_new_virtio(struct machine *m, struct err *e)
 {
     const struct virtio_env env = {
@@ -297,23 +197,21 @@ static int devices_new_virtio(struct machine *m, struct err *e)
     };
     int r;
 
-    for (unsigned i = 0; i < m->spec->n_disks; i++) {
-        r = devices_new_disk(m, &env, i, e);
-        if (r < 0)
-            return r;
-    }
-    if (m->spec->net == VM_NET_USER) {
-        r = devices_new_net(m, &env, e);
-        if (r < 0)
-            return r;
-    }
+    r = machine_disks_new(m, &env, e);
+    if (r < 0)
+        return r;
+    r = devices_net_new(m, &env, e);
+    if (r < 0)
+        return r;
     if (m->spec->console_device == VM_CONSOLE_VIRTIO) {
         r = devices_new_hvc(m, &env, e);
         if (r < 0)
             return r;
     }
     r = virtio_rng_new(&env, -1, &m->rng);
-    return r < 0 ? err_set(e, -r, "cannot make the entropy device: %s", strerror(-r)) : 0;
+    if (r < 0)
+        return err_set(e, -r, "cannot make the entropy device: %s", strerror(-r));
+    return devices_vsock_new(m, &env, e);
 }
 
 int machine_devices_new(struct machine *m, const struct machine_guest_ops *guest, struct err *e)
@@ -329,14 +227,11 @@ int machine_devices_new(struct machine *m, const struct machine_guest_ops *guest
 
 void machine_devices_free(struct machine *m)
 {
+    devices_vsock_free(m);
     virtio_rng_free(m->rng);
     virtio_console_free(m->hvc);
-    virtio_net_free(m->net);
-    net_backend_close(m->net_backend);
-    for (unsigned i = 0; i < VM_DISKS_MAX; i++) {
-        virtio_blk_free(m->disks[i]);
-        blk_image_close(m->images[i]);
-    }
+    devices_net_free(m);
+    machine_disks_free(m);
     pci_host_free(m->pci);
     chipset_free(m->chipset);
     acpi_pm_free(m->pm);

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <json-c/json.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,25 +14,9 @@
 #include "block/aio.h"
 #include "cpu/bt/bt.h"
 #include "cpu/kvm/kvm.h"
+#include "proto/json.h"
 #include "sys/loop.h"
 #include "vmm/probe.h"
-
-static void doctor_add(json_object *list, const char *name, const char *status, const char *fmt, ...) PRINTF_LIKE(4, 5);
-
-static void doctor_add(json_object *list, const char *name, const char *status, const char *fmt, ...)
-{
-    json_object *o = json_object_new_object();
-    char detail[512];
-    va_list ap;
-
-    va_start(ap, fmt);
-    vsnprintf(detail, sizeof(detail), fmt, ap);
-    va_end(ap);
-    json_object_object_add(o, "name", json_object_new_string(name));
-    json_object_object_add(o, "status", json_object_new_string(status));
-    json_object_object_add(o, "detail", json_object_new_string(detail));
-    json_object_array_add(list, o);
-}
 
 static bool doctor_engine(json_object *list, const char *name, const struct cpu_ops *ops)
 {
@@ -41,10 +24,10 @@ static bool doctor_engine(json_object *list, const char *name, const struct cpu_
 
     vmm_probe_engine(ops, &r);
     if (r.ok)
-        doctor_add(list, name, "ok", "runs stock guests (probe: %.1f ms, %.2f ns an instruction)",
-                   (double)r.elapsed_ns / 1e6, (double)r.insn_ps / 1e3);
+        proto_json_finding(list, name, "ok", "runs stock guests (probe: %.1f ms, %.2f ns an instruction)",
+                           (double)r.elapsed_ns / 1e6, (double)r.insn_ps / 1e3);
     else
-        doctor_add(list, name, "no", "cannot run stock guests: %s", r.reason);
+        proto_json_finding(list, name, "no", "cannot run stock guests: %s", r.reason);
     return r.ok;
 }
 
@@ -55,12 +38,12 @@ static void doctor_engines(json_object *list)
     bool interp = doctor_engine(list, "engine interp", &cpu_interp_ops);
 
     if (kvm || bt)
-        doctor_add(list, "engine auto", "ok", "chooses %s", kvm ? "kvm" : "bt");
+        proto_json_finding(list, "engine auto", "ok", "chooses %s", kvm ? "kvm" : "bt");
     else if (interp)
-        doctor_add(list, "engine auto", "warn",
-                   "chooses bt, which does not work here; use --engine interp, and please report this");
+        proto_json_finding(list, "engine auto", "warn",
+                           "chooses bt, which does not work here; use --engine interp, and please report this");
     else
-        doctor_add(list, "engine auto", "no", "no engine works here; please report this");
+        proto_json_finding(list, "engine auto", "no", "no engine works here; please report this");
 }
 
 static void doctor_io(json_object *list)
@@ -70,13 +53,13 @@ static void doctor_io(json_object *list)
     int r = loop_new(&loop);
 
     if (r >= 0)
-        r = blk_aio_new(loop, BLK_AIO_URING, &aio);
+        r = blk_aio_new(loop, BLK_AIO_URING, NULL, NULL, &aio);
     if (r >= 0)
-        doctor_add(list, "disk I/O", "ok", "io_uring");
+        proto_json_finding(list, "disk I/O", "ok", "io_uring");
     else
-        doctor_add(list, "disk I/O", "warn",
-                   "io_uring: %s; a few threads do the work instead (see /proc/sys/kernel/io_uring_disabled)",
-                   strerror(-r));
+        proto_json_finding(list, "disk I/O", "warn",
+                           "io_uring: %s; a few threads do the work instead (see /proc/sys/kernel/io_uring_disabled)",
+                           strerror(-r));
     blk_aio_free(aio);
 }
 
@@ -85,8 +68,8 @@ static void doctor_memory(json_object *list)
     struct sysinfo si;
 
     if (sysinfo(&si) == 0)
-        doctor_add(list, "memory", "ok", "%" PRIu64 " MiB in all, %" PRIu64 " MiB free",
-                   (uint64_t)si.totalram * si.mem_unit >> 20, (uint64_t)si.freeram * si.mem_unit >> 20);
+        proto_json_finding(list, "memory", "ok", "%" PRIu64 " MiB in all, %" PRIu64 " MiB free",
+                           (uint64_t)si.totalram * si.mem_unit >> 20, (uint64_t)si.freeram * si.mem_unit >> 20);
 }
 
 int vmm_doctor(void)
@@ -95,7 +78,7 @@ int vmm_doctor(void)
 
     doctor_engines(list);
     doctor_io(list);
-    doctor_add(list, "network", "ok", "user-mode NAT needs no rights");
+    proto_json_finding(list, "network", "ok", "user-mode NAT needs no rights");
     doctor_memory(list);
     puts(json_object_to_json_string_ext(list, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE));
     json_object_put(list);

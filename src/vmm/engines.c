@@ -3,15 +3,12 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "cpu/bt/bt.h"
 #include "cpu/kvm/kvm.h"
-#include "vmm/probe.h"
+#include "vmm/probe_memo.h"
 
 int vmm_engine_choose(enum vm_engine wanted, const struct cpu_ops **ret_ops, struct err *e)
 {
-    struct vmm_probe_result probe;
-
     switch (wanted) {
     case VM_ENGINE_KVM:
         *ret_ops = &cpu_kvm_ops;
@@ -23,10 +20,7 @@ int vmm_engine_choose(enum vm_engine wanted, const struct cpu_ops **ret_ops, str
         *ret_ops = &cpu_interp_ops;
         return 0;
     case VM_ENGINE_AUTO:
-        vmm_probe_engine(&cpu_kvm_ops, &probe);
-        *ret_ops = probe.ok ? &cpu_kvm_ops : &cpu_bt_ops;
-        if (!probe.ok)
-            log_debug("KVM is not used: %s", probe.reason);
+        *ret_ops = vmm_probe_memo_kvm() ? &cpu_kvm_ops : &cpu_bt_ops;
         return 0;
     }
     return err_set(e, EINVAL, "unknown engine; use --engine auto, kvm, bt or interp");

@@ -18,6 +18,8 @@
 #define LAYOUT_HOLE 0xa0000ULL /* reserved up to 1 MiB */
 #define LAYOUT_ACPI_BASE 0xe0000ULL
 #define LAYOUT_ACPI_SIZE 0x20000ULL
+#define LAYOUT_ACPI_TABLES_SIZE 0x1f000ULL /* behind them, on a page of its own: */
+#define LAYOUT_GENID 0xff000ULL            /* the VM generation ID */
 #define LAYOUT_HIGH_MEM 0x100000ULL
 
 /* Device space below 4 GiB. */
@@ -40,6 +42,7 @@
 #define LAYOUT_RTC_IRQ 8
 #define LAYOUT_PM_PORT 0x600
 #define LAYOUT_SCI_IRQ 9
+#define LAYOUT_GENID_GPE 5
 #define LAYOUT_RESET_PORT 0xcf9
 #define LAYOUT_PCI_INTX_GSI 16 /* INTA..INTD: 16..19 */
 

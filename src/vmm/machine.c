@@ -18,11 +18,21 @@
 #include "hw/bus.h"
 #include "hw/time.h"
 #include "sys/loop.h"
+#include "sys/signals.h"
 #include "vmm/acpi.h"
+#include "vmm/backup.h"
 #include "vmm/boot.h"
+#include "vmm/control.h"
 #include "vmm/devices.h"
+#include "vmm/devices_disk.h"
+#include "vmm/devices_vsock.h"
 #include "vmm/engines.h"
+#include "vmm/genid.h"
 #include "vmm/machine_priv.h"
+#include "vmm/save_file.h"
+#include "vmm/save_job.h"
+#include "vmm/save_lazy.h"
+#include "vmm/save_machine.h"
 #include "vmm/serial.h"
 #include "vmm/vcpus.h"
 
@@ -172,19 +182,13 @@ static int machine_new_engine(struct machine *m, struct err *e)
 
 static int machine_new_loop(struct machine *m, struct err *e)
 {
+    /* SIGINT and SIGHUP of a terminal reach the CLI too, which then asks us by SIGTERM. SIGPWR: the power button. */
+    static const int signals[] = { SIGTERM, SIGPWR, SIGINT, SIGHUP };
     struct loop_fd *src;
-    sigset_t set;
     int r;
 
-    /* SIGINT and SIGHUP of a terminal reach the CLI too, which then asks us by SIGTERM. SIGPWR: the power button. */
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGPWR);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    m->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    r = m->signal_fd < 0 ? -errno : loop_new(&m->loop);
+    m->signal_fd = sys_signals_open(signals, ARRAY_SIZE(signals));
+    r = m->signal_fd < 0 ? m->signal_fd : loop_new(&m->loop);
     if (r >= 0)
         r = loop_fd_add(m->loop, m->signal_fd, EPOLLIN, machine_on_signal, m, &src);
     return r < 0 ? err_set(e, -r, "cannot set up the event loop: %s", strerror(-r)) : 0;
@@ -246,9 +250,35 @@ static int machine_boot(struct machine *m, struct err *e)
                : 0;
 }
 
-int machine_new(const struct vm_spec *spec, int console_fd, struct machine **ret_machine, struct err *e)
+/* The state in which the guest begins: a kernel, or what was saved. */
+static int machine_new_state(struct machine *m, struct save_reader *saved, const struct save_restore *restore,
+                             struct err *e)
+{
+    int r;
+
+    if (restore)
+        return save_machine_restore(m, saved, restore, e);
+    r = machine_new_acpi(m, e);
+    if (r >= 0)
+        r = vmm_genid_init(m, e);
+    return r < 0 ? r : machine_boot(m, e);
+}
+
+static int machine_open_saved(struct machine *m, const struct save_restore *restore, struct save_reader **ret_saved,
+                              struct err *e)
+{
+    int r = save_reader_new(restore->fd, restore->path, ret_saved, e);
+
+    if (r == 0)
+        r = save_machine_check(m->spec, *ret_saved, restore->path, e);
+    return r < 0 || restore->as_saved ? r : save_machine_snapshot(*ret_saved, restore->path, &m->disk_snapshot, e);
+}
+
+int machine_new(const struct vm_spec *spec, int console_fd, const struct save_restore *restore,
+                struct machine **ret_machine, struct err *e)
 {
     AUTO(machine) struct machine *m = calloc(1, sizeof(*m));
+    AUTO(save_reader) struct save_reader *saved = NULL;
     const struct machine_guest_ops guest = { .power_off = machine_on_power_off,
                                              .reset = machine_on_reset,
                                              .exit = machine_on_exit };
@@ -259,6 +289,10 @@ int machine_new(const struct vm_spec *spec, int console_fd, struct machine **ret
     m->spec = spec;
     m->signal_fd = -1;
     r = machine_new_loop(m, e);
+    if (r >= 0 && spec->run_dir)
+        r = vmm_control_new(m, &m->control, e); /* first: one VM of a name, before it touches anything */
+    if (r >= 0 && restore)
+        r = machine_open_saved(m, restore, &saved, e);
     if (r >= 0)
         r = machine_new_serial(m, console_fd, e);
     if (r >= 0)
@@ -268,9 +302,11 @@ int machine_new(const struct vm_spec *spec, int console_fd, struct machine **ret
     if (r >= 0)
         r = machine_devices_new(m, &guest, e);
     if (r >= 0)
-        r = machine_new_acpi(m, e);
+        r = vmm_backup_new(m, &m->backup, e);
     if (r >= 0)
-        r = machine_boot(m, e);
+        r = vmm_save_job_new(m, &m->save, e);
+    if (r >= 0)
+        r = machine_new_state(m, saved, restore, e);
     if (r < 0)
         return r;
     *ret_machine = STEAL(m);
@@ -278,6 +314,27 @@ int machine_new(const struct vm_spec *spec, int console_fd, struct machine **ret
 }
 
 /* ---- running ---- */
+
+int machine_pause(struct machine *m, bool pause, struct err *e)
+{
+    int r = 0;
+
+    if (m->paused == pause)
+        return 0;
+    if (pause)
+        vmm_vcpus_stop(m->vcpus);
+    else
+        r = vmm_vcpus_start(m->vcpus);
+    if (r < 0)
+        return err_set(e, -r, "VM %s: cannot start the vCPU threads: %s; try again", m->spec->name, strerror(-r));
+    m->paused = pause;
+    return 0;
+}
+
+void machine_quit(struct machine *m)
+{
+    machine_end(m, MACHINE_STOPPED);
+}
 
 static void machine_print_stat(void *opaque, const char *name, uint64_t value)
 {
@@ -298,6 +355,7 @@ int machine_run(struct machine *m, unsigned *ret_code, struct err *e)
     if (m->spec->verbose) {
         machine_print_stat(NULL, "run_time_ms", (sys_now_ns() - begin) / 1000000);
         m->ops->stats(m->vm, machine_print_stat, NULL);
+        machine_disks_stats(m, machine_print_stat, NULL);
     }
     if (r < 0)
         return err_set(e, -r, "event loop: %s", strerror(-r));
@@ -313,6 +371,10 @@ void machine_free(struct machine *m)
         return;
     if (m->vcpus)
         vmm_vcpus_stop(m->vcpus);
+    devices_vsock_unlink(m);
+    vmm_control_free(m->control);
+    vmm_save_job_free(m->save);
+    vmm_backup_free(m->backup);
     machine_devices_free(m);
     vmm_vcpus_free(m->vcpus);
     if (m->vm)
@@ -320,7 +382,9 @@ void machine_free(struct machine *m)
     vmm_serial_free(m->serial);
     loop_free(m->loop);
     hw_loop_time_free(m->time);
+    save_lazy_free(m->lazy);
     mem_free(m->mem);
+    free(m->disk_snapshot);
     base_closep(&m->signal_fd);
     free(m);
 }

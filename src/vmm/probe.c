@@ -351,6 +351,7 @@ static void probe_explain_exit(struct probe *p, const struct cpu_exit *exit, str
 
     switch (exit->reason) {
     case CPU_EXIT_KICK:
+        ret->out_of_time = true;
         probe_fail(ret, "%s: no end within %llu s", step, PROBE_LIMIT_NS / 1000000000ULL);
         return;
     case CPU_EXIT_INTERNAL_ERROR:
@@ -384,6 +385,7 @@ static void probe_judge(struct probe *p, int res, const struct cpu_exit *exit, s
     } else if (!probe_compare(p, ret)) {
         return;
     } else if (ret->insn_ps > PROBE_INSN_PS_MAX) {
+        ret->out_of_time = true;
         probe_fail(ret, "too slow: %" PRIu64 " instructions took %" PRIu64 " us", insns, p->best_round_ns / 1000);
     } else {
         ret->ok = true;

@@ -13,6 +13,7 @@
 
 struct vmm_probe_result {
     bool ok;
+    bool out_of_time;                  /* it lost by being slow, or had no end */
     int error;                         /* -errno where the engine could not even be set up, else 0 */
     char reason[VMM_PROBE_REASON_MAX]; /* why it lost: a phrase without a final stop. Empty where ok. */
     uint64_t elapsed_ns;               /* of the whole probe */

@@ -8,6 +8,7 @@
 #include "base/check.h"
 
 enum { AML_NAME = 0x08, AML_BYTE = 0x0a, AML_WORD = 0x0b, AML_DWORD = 0x0c, AML_STRING = 0x0d, AML_QWORD = 0x0e };
+enum { AML_METHOD = 0x14, AML_NOTIFY = 0x86 };
 enum { AML_SCOPE = 0x10, AML_BUFFER = 0x11, AML_PACKAGE = 0x12, AML_DUAL_NAME = 0x2e, AML_MULTI_NAME = 0x2f };
 enum { AML_EXT = 0x5b, AML_EXT_DEVICE = 0x82 };
 
@@ -105,6 +106,21 @@ void aml_device_open(struct aml *a, const char *path)
     acpi_put(a->out, AML_EXT | AML_EXT_DEVICE << 8, 2);
     aml_open(a);
     aml_path(a, path);
+}
+
+void aml_method_open(struct aml *a, const char *path, uint8_t n_args)
+{
+    acpi_put(a->out, AML_METHOD, 1);
+    aml_open(a);
+    aml_path(a, path);
+    acpi_put(a->out, n_args, 1);
+}
+
+void aml_notify(struct aml *a, const char *path, uint8_t value)
+{
+    acpi_put(a->out, AML_NOTIFY, 1);
+    aml_path(a, path);
+    aml_integer(a, value);
 }
 
 void aml_package_open(struct aml *a, uint8_t n_elements)

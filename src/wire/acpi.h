@@ -43,6 +43,7 @@ struct aml {
 /* Objects with a body, ended by aml_close. path: "\\_SB.PCI0", "^X", "NAME"; segments of 1 to 4 characters. */
 void aml_scope_open(struct aml *a, const char *path);
 void aml_device_open(struct aml *a, const char *path);
+void aml_method_open(struct aml *a, const char *path, uint8_t n_args); /* not serialised */
 void aml_package_open(struct aml *a, uint8_t n_elements);
 void aml_close(struct aml *a);
 
@@ -52,6 +53,8 @@ void aml_integer(struct aml *a, uint64_t value);
 void aml_string(struct aml *a, const char *text);
 /* "PNP0501": three capital letters and four hexadecimal digits. */
 void aml_eisa_id(struct aml *a, const char *id);
+/* Notify (path, value): a term of a method. */
+void aml_notify(struct aml *a, const char *path, uint8_t value);
 void aml_buffer(struct aml *a, const void *data, size_t len);
 
 /* Resource descriptors for _CRS; they go to a struct buf of their own, which aml_resources then encloses. */

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -83,10 +84,32 @@ def bad_inputs(folder):
     yield [*start, '--disk', folder], USAGE, [folder]
     yield [*start, '--disk', good + ',wrong'], USAGE, ['wrong', 'serial=']
     yield [*start, '--disk', good + ',serial=' + 'x' * 21], USAGE, ['serial', '20']
+    for option, words in (('cache=warm', 'writethrough'), ('aio=x', 'io_uring'), ('discard=no', 'discard=ignore'), ('on-error=stop', 'on-error=wait'),
+                          ('iops=0', 'iops=N.*BURST'), ('iops-rd=5:', 'iops-rd=N'), ('bps=1Q', 'bps=SIZE'), ('bps-wr=1M:x', 'bps-wr=SIZE'),
+                          ('weight=10001', '10000'), ('queues=17', '16'), ('readahead=17M', 'readahead=off'), ('secret=x', 'secret=file:PATH'),
+                          ('format=', 'format'), ('format=raw,format=raw', 'twice'), ('format=iso9660', 'good.img.*format.*not known'), ('cache', 'cache')):
+        yield [*start, '--disk', f'{good},{option}'], USAGE, [words]
+    yield [*start, '--disk', f'{good},secret=file:{missing}'], NOT_FOUND, ['secret .*missing']
+    yield [*start, '--disk', f'{good},secret=file:{empty}'], USAGE, ['secret .*empty']
+    yield [*start, '--cdrom', missing], NOT_FOUND, ['missing']
     yield [*start, '--disk', good, '--disk', good], CONFLICT, ['good.img', 'in use']
-    yield [*start, '--net', 'bridge'], USAGE, ['bridge', 'user']
-    yield [*start, '--net', 'user,fwd=tcp:0:80'], USAGE, ['tcp:0:80', '65535']
-    yield [*start, '--net', 'none,fwd=tcp:8080:80'], USAGE, ['--net user']
+    yield [*start, '--net', 'no-such-network'], NOT_FOUND, ['no-such-network']
+    for net, words in ((('',), 'caisson network ls'), (('Bridge',), 'Bridge'), (('user=x',), 'user'), (('none,fwd=tcp:8080:80',), '--net user'),
+                       (('user,fwd=tcp:0:80',), 'tcp:0:80.*65535'), (('user,fwd=tcp:1.2.3:80:80',), '1.2.3'), (('user,fwd=sctp:1:2',), 'sctp.*udp'),
+                       (('user,fwd=tcp:80',), 'HOSTPORT'), (('user,fwd=tcp:1:1', 'user,fwd=tcp:0.0.0.0:1:2'), 'TCP port 1 .*twice'),
+                       (('user,mac=52:54',), '52:54:00:12:34:56'), (('user,mac=01:00:00:00:00:01',), 'even'), (('user,mac=00:00:00:00:00:00',), 'mac='),
+                       (('user,mac=02:00:00:00:00:01',) * 2, 'same MAC'), (('user,name=a',) * 2, 'another name'), (('user,name=A',), "'A'"),
+                       (('user,mtu=100',), '576 to 65520'), (('user,mtu=65521',), '65520'), (('user,queues=9',), '1 to 8'),
+                       (('user,queues=2',), '--cpus'), (('user,offload=maybe',), 'on or off'), (('user,vlan=5',), 'NETWORK,vlan=5'),
+                       (('user,speed=9',), 'speed.*mtu='), (('user,',), 'unknown part'), (('user', 'none'), 'none'), (('user',) * 9, '8 times'),
+                       (('tap=',), 'tap='), (('tap=interface-number-1',), '15'), (('tap=x,fwd=tcp:1:1',), '--net user'), (('web,fwd=tcp:1:1',), 'network create'), (('user,fwd=' + 'x' * 200,), 'too long')):
+        yield [*start, *(word for one in net for word in ('--net', one))], USAGE, [words]
+    if os.geteuid() == 0 and os.path.exists('/dev/net/tun'):
+        yield [*start, '--net', 'tap=nosuchtap'], NOT_FOUND, ['nosuchtap', 'ip tuntap add']
+        yield [*start, '--net', 'tap=lo'], USAGE, ['lo', 'no tap']
+    with socket.create_server(('127.0.0.1', 0)) as taken:
+        yield [*start, '--net', f'user,fwd=tcp:{taken.getsockname()[1]}:80'], CONFLICT, [f'TCP port {taken.getsockname()[1]}', 'in use']
+    yield [*start, '--net', 'user,fwd=tcp:192.0.2.1:8080:80'], USAGE, ['8080', 'address']
     yield [*start, '--engine', 'fast'], USAGE, ['fast', 'interp']
     yield [*start, '--cpu', ''], USAGE, ['--cpu', 'MODEL']
     yield [*start, '--cpu', 'x86-64-v9'], USAGE, ['x86-64-v9', 'did you mean', 'cpu ls']
@@ -114,10 +137,14 @@ def case_bad_input():
                 problems += min(codes, key=len)
             else:
                 problems += refused(['vm', 'run', *arguments], code, *words)
-        for arguments, word in ((['vm', 'rum'], 'vm rum'), (['cpu', 'la'], 'cpu ls'), (['cpu', 'ls', '--engine', 'fast'], 'fast'), (['doctr'], 'doctor'), (['vm'], 'vm'), (['--verison'], 'verison'),
+        for arguments, word in ((['vm', 'rum'], 'vm rum'), (['cpu', 'la'], 'cpu ls'), (['cpu', 'ls', '--engine', 'fast'], 'fast'), (['doctr'], 'doctor'), (['imgae'], 'caisson image'), (['sl'], 'caisson ls'), (['image', 'frobnicate'], 'caisson image --help'), (['--verison'], 'verison'),
                                 (['completion', 'tcsh'], 'bash'), (['completion', 'bash', 'zsh'], 'zsh')):
             count += 1
             problems += refused(arguments, USAGE, word)
+    noun = subprocess.run([vm.CAISSON, 'vm'], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    count += 1
+    if noun.returncode != USAGE or noun.stdout or not noun.stderr.startswith('Usage: caisson vm COMMAND'):
+        problems.append(f'vm without a verb: {noun}') # its verbs are the remedy, so more than one line
     for problem in problems:
         print(problem)
     check(not problems, f'{len(problems)} problems in {count} bad inputs')
@@ -154,6 +181,9 @@ def case_without_rights():
         try:
             problems += refused([*start, '--disk', disk], PERMISSION, 'locked.img', ',ro', program=command, env=env)
             problems += refused(['vm', 'run', '--kernel', secret], PERMISSION, 'secret-kernel', program=command, env=env)
+            tap = ['unshare', '--net', 'sh', '-c', 'ip tuntap add ctest1 mode tap user root && exec "$@"', 'sh']
+            if subprocess.run([*tap, 'true'], stderr=subprocess.DEVNULL, check=False).returncode == 0:
+                problems += refused([*start, '--net', 'tap=ctest1'], PERMISSION, 'ctest1', 'user', program=[*tap, *command], env=env)
             if os.path.exists('/dev/kvm') and os.stat('/dev/kvm').st_mode & 0o006 == 0:
                 problems += refused(['vm', 'run', '--kernel', os.path.join(folder, 'vmlinuz'), '--engine', 'kvm'],
                                     PERMISSION, '/dev/kvm', 'group', program=command, env=env)
@@ -170,7 +200,7 @@ def busy_guest(folder, terminal=False):
 
 
 def case_lock():
-    """A disk in use is refused to a second VM, and free again when the first is gone; readers may share."""
+    """A disk in use is refused to a second VM and to QEMU's programs, one that they use to a VM; free again when the first is gone."""
     with tempfile.TemporaryDirectory(prefix='caisson-lock-') as folder:
         disk, first = busy_guest(folder)
         kernel, _ = vm.guest_kernel(KERNEL)
@@ -179,10 +209,23 @@ def case_lock():
             guest.wait_for('CAISSON-READY')
             problems = refused([*start, '--disk', disk], CONFLICT, 'busy.ext4', 'in use')
             problems += refused([*start, '--disk', disk + ',ro'], CONFLICT, 'busy.ext4', 'in use')
+            for command in (['qemu-io', '-f', 'raw', '-c', 'write 0 512', disk], ['qemu-img', 'convert', '-f', 'raw', disk, disk + '.copy']):
+                run = subprocess.run(command, capture_output=True, text=True, check=False)
+                if run.returncode == 0 or 'lock' not in run.stderr + run.stdout:
+                    problems.append(f'{" ".join(command)}: {run.returncode} {run.stderr} {run.stdout}')
             for problem in problems:
                 print(problem)
             check(not problems, 'the lock does not hold')
         # Destroyed by kill -9 on leaving the block: the disk mounts again (journal) and verifies.
+        with subprocess.Popen(['qemu-io', '-f', 'raw', disk], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+            other.stdin.write('read 0 512\n')
+            other.stdin.flush()
+            while '512 bytes' not in other.stdout.readline(): # then it has the disk
+                check(other.poll() is None, 'qemu-io ended')
+            problems = refused([*start, '--disk', disk], CONFLICT, 'busy.ext4', 'in use')
+            problems += refused([*start, '--disk', disk + ',ro'], CONFLICT, 'busy.ext4', 'in use')
+            other.kill()
+            check(not problems, f'beside qemu-io: {problems}')
         vm.run_test(KERNEL, 'disk', options=['--disk', disk, '--net', 'none'])
 
 
@@ -284,7 +327,7 @@ def case_console():
 def case_doctor():
     """The doctor names every engine and gives a reason where one is not usable; auto follows it."""
     findings = vm.doctor()
-    for name in ('engine kvm', 'engine bt', 'engine interp', 'engine auto'):
+    for name in ('engine kvm', 'engine bt', 'engine interp', 'engine auto', 'cgroups', 'overlayfs', 'user namespace', 'seccomp', 'caisson-oci'):
         check(name in findings, f'no finding about {name}')
         check(findings[name]['status'] in ('ok', 'no', 'warn'), f'{name}: {findings[name]}')
         check(findings[name]['detail'], f'{name}: no detail')

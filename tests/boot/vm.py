@@ -10,6 +10,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -92,8 +93,8 @@ def workplace():
 
 
 @contextlib.contextmanager
-def web_server(content):
-    """Serve content on the host's loopback; yields (port, sha256, list of requested paths)."""
+def web_server(content, address='127.0.0.1'):
+    """Serve content on an address of the host's, the loopback at first; yields (port, sha256, list of requested paths)."""
     requests = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -107,13 +108,38 @@ def web_server(content):
         def log_message(self, *_):
             pass
 
-    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    server = http.server.ThreadingHTTPServer((address, 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
         yield server.server_address[1], hashlib.sha256(content).hexdigest(), requests
     finally:
         server.shutdown()
+
+
+@contextlib.contextmanager
+def sink():
+    """Accept connections on all addresses of the host and take what comes; yields (port, list of the sums)."""
+    sums = []
+    listener = socket.create_server(('', 0))
+
+    def serve():
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            digest = hashlib.sha256()
+            with connection:
+                while data := connection.recv(1 << 20):
+                    digest.update(data)
+                sums.append(digest.hexdigest())
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield listener.getsockname()[1], sums
+    finally:
+        listener.close()
 
 
 class Vm:

@@ -65,7 +65,8 @@ struct prog_event {
 
 struct prog_result {
     unsigned n_events;
-    bool cut; /* ended by events_max or by the clock, not by the program */
+    bool cut;   /* ended by events_max or by the clock, not by the program */
+    bool stuck; /* cut where this host cannot go on: see prog_native.c */
     struct prog_event events[PROG_EVENTS_MAX];
     uint8_t xsave[STREAM_XSAVE_SIZE] __attribute__((aligned(64)));
     uint8_t code[PROG_CODE_SIZE];

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "prog_priv.h"
+#include "vendor.h"
 
 #define GEN_CODE_MAX 0xd000U
 #define GEN_FUNCTIONS_AT 0x200U
@@ -82,8 +83,11 @@ static bool gen_is_pointer(const struct gen *g, unsigned reg)
 }
 
 /* Instructions that would end most programs at once, or fill them with x87 exceptions. */
-static bool gen_refused(struct gen *g, const ZydisDecodedInstruction *zi)
+static bool gen_refused(struct gen *g, const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
 {
+    /* A program goes on behind a fault, so that what Intel's CPUs do in another order would show for the rest of it. */
+    if (vendor_intel() && (vendor_gather(zi) || vendor_mmx_store(zi, ops) || vendor_x87_store(zi, ops)))
+        return true;
     switch (zi->mnemonic) {
     case ZYDIS_MNEMONIC_POPF:
     case ZYDIS_MNEMONIC_POPFD:
@@ -252,7 +256,7 @@ static bool gen_try(struct gen *g, bool no_rip)
     }
     if (!gen_common(&zi) && gen_one_in(g, 2))
         return false;
-    if (gen_refused(g, &zi) || !gen_writes_ok(g, &zi, ops) || !gen_memory_ok(g, bytes, &zi, ops, no_rip))
+    if (gen_refused(g, &zi, ops) || !gen_writes_ok(g, &zi, ops) || !gen_memory_ok(g, bytes, &zi, ops, no_rip))
         return false;
     if (zi.attributes & ZYDIS_ATTRIB_HAS_ADDRESSSIZE)
         return false;

@@ -48,12 +48,12 @@ struct prog_guest {
     struct cpu_vcpu *vcpu;
     struct kvm_sregs sregs; /* as at the start of each run */
     struct kvm_lapic_state lapic;
-    struct kvm_xsave xsave;
     uint8_t dev[PROG_DEV_SIZE];
     timer_t kicker;
     uint64_t random;
     enum prog_irq irq;
-    _Atomic bool stop; /* ends the thread that raises interrupts */
+    _Atomic bool stop;      /* ends the thread that raises interrupts */
+    struct kvm_xsave xsave; /* may have a tail of variable length, which is not ours */
 };
 
 /* Of the run in progress, for the signal handler. */

@@ -43,6 +43,7 @@ struct native_shared {
     struct prog prog;
     struct prog_result result;
     volatile enum native_stage stage;
+    bool returns_anywhere; /* native_returns_anywhere() */
     uint64_t dr6;
 };
 
@@ -123,6 +124,45 @@ static void native_end(ucontext_t *uc, const uint8_t *fp, bool cut)
     memcpy(uc->uc_mcontext.fpregs, native.saved_fp, native.fp_size);
 }
 
+/* What the probe below puts into RSP: not canonical. */
+#define NATIVE_WILD_RSP 0x1f00eb2448becf34ULL
+
+static bool native_canonical(uint64_t address)
+{
+    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
+}
+
+static void native_probe(int sig, siginfo_t *info, void *ctx)
+{
+    ucontext_t *uc = ctx;
+
+    (void)info;
+    if ((uint64_t)uc->uc_mcontext.gregs[REG_RSP] == NATIVE_WILD_RSP)
+        _exit(sig == SIGTRAP);
+    uc->uc_mcontext.gregs[REG_RIP]--; /* the INT3 once more */
+    uc->uc_mcontext.gregs[REG_RSP] = (greg_t)NATIVE_WILD_RSP;
+}
+
+/* Whether a signal handler can return to a stack pointer that is not canonical. Paravirtual hosts refuse it, with a #GP
+ * in place of what the instruction there does. */
+static bool native_returns_anywhere(void)
+{
+    struct sigaction sa = { .sa_sigaction = native_probe, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+    int status = 0;
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        stack_t ss = { .ss_size = 1 << 16, .ss_sp = malloc(1 << 16) };
+
+        sigaltstack(&ss, NULL);
+        sigaction(SIGTRAP, &sa, NULL);
+        sigaction(SIGSEGV, &sa, NULL);
+        __asm__ volatile("int3");
+        _exit(0);
+    }
+    return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 1;
+}
+
 static void native_handler(int sig, siginfo_t *info, void *ctx)
 {
     ucontext_t *uc = ctx;
@@ -151,7 +191,8 @@ static void native_handler(int sig, siginfo_t *info, void *ctx)
     e = &r->events[r->n_events++];
     native_event(uc, fp, e);
     goes_on = prog_resume(&native.shared->prog, e, (const uint8_t *)PROG_CODE);
-    if (r->n_events >= native.shared->prog.events_max) {
+    r->stuck = goes_on && !native.shared->returns_anywhere && !native_canonical(e->gpr[4]);
+    if (r->n_events >= native.shared->prog.events_max || r->stuck) {
         native_end(uc, fp, true);
     } else if (goes_on) {
         uc->uc_mcontext.gregs[REG_RIP] = (greg_t)e->next_rip;
@@ -337,6 +378,7 @@ struct prog_native *prog_native_new(bool breakpoints)
         free(n);
         return NULL;
     }
+    n->shared->returns_anywhere = native_returns_anywhere();
     signal(SIGPIPE, SIG_IGN);
     return n;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "stream.h"
+#include "vendor.h"
 
 struct gen_insn {
     unsigned len, rel_at, rel_bytes;
@@ -80,6 +81,7 @@ static bool gen_mnemonic_ok(const ZydisDecodedInstruction *zi)
     case ZYDIS_MNEMONIC_PTWRITE:
     case ZYDIS_MNEMONIC_SERIALIZE:
     case ZYDIS_MNEMONIC_ENQCMD:
+    case ZYDIS_MNEMONIC_ENQCMDS:
     case ZYDIS_MNEMONIC_MOVDIR64B:
     case ZYDIS_MNEMONIC_MOVDIRI:
     case ZYDIS_MNEMONIC_IN:
@@ -134,6 +136,12 @@ static bool gen_extension_ok(const ZydisDecodedInstruction *zi)
     case ZYDIS_ISA_EXT_XSAVES:
     case ZYDIS_ISA_EXT_CLDEMOTE:
     case ZYDIS_ISA_EXT_PADLOCK:
+    case ZYDIS_ISA_EXT_TSX_LDTRK:
+    case ZYDIS_ISA_EXT_HRESET:
+    case ZYDIS_ISA_EXT_KEYLOCKER:
+    case ZYDIS_ISA_EXT_KEYLOCKER_WIDE:
+    case ZYDIS_ISA_EXT_SGX:
+    case ZYDIS_ISA_EXT_SGX_ENCLV:
         return false;
     default:
         break;
@@ -197,6 +205,8 @@ static bool gen_check(const ZydisDecoder *decoder, const uint8_t *bytes, struct 
                    zi.mnemonic == ZYDIS_MNEMONIC_DAA || zi.mnemonic == ZYDIS_MNEMONIC_DAS;
     ret->rel_at = zi.raw.imm[0].is_relative ? zi.raw.imm[0].offset : 0;
     ret->rel_bytes = zi.raw.imm[0].is_relative ? zi.raw.imm[0].size / 8u : 0;
+    if (vendor_intel() && (vendor_rotates(&zi) || vendor_x87_pointers(&zi)))
+        return false;
     return gen_mnemonic_ok(&zi) && gen_extension_ok(&zi) && gen_operands_ok(&zi, ops);
 }
 

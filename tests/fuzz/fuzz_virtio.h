@@ -72,11 +72,12 @@ static inline void fuzz_reset(struct fuzz_machine *f)
     }
 }
 
-/* data[0]: features; the rest is guest memory from address 0 on, where every queue q lies at 0x3000 * q: descriptors,
- * 0x1000 further the driver area, 0x2000 the device area. Ring all doorbells, run, reset. */
+/* data[0]: features (bits: indirect, event index, packed, all but the device's bits 22 and 23); the rest is guest
+ * memory from address 0 on, where every queue q lies at 0x3000 * q: descriptors, 0x1000 further the driver area, 0x2000
+ * the device area. Ring all doorbells, run, reset. */
 static inline void fuzz_queues(struct fuzz_machine *f, unsigned n_queues, const uint8_t *data, size_t size)
 {
-    uint64_t rings = (uint64_t)(data[0] & 3) << 28 | 0x3fffff; /* indirect, event index, all of the device's own bits */
+    uint32_t own = data[0] & 8 ? 0x3fffff : 0xffffff, low = (uint32_t)(data[0] & 3) << 28 | own, high = 0x81c00000;
 
     memset(mem_ptr(f->m, GPA(0), FUZZ_RAM), 0, FUZZ_RAM);
     memcpy(mem_ptr(f->m, GPA(0), FUZZ_RAM), data + 1, MIN(size - 1, FUZZ_RAM));
@@ -86,7 +87,7 @@ static inline void fuzz_queues(struct fuzz_machine *f, unsigned n_queues, const 
         fuzz_write(f, 0x00, half, 4);
         (void)bus_read(f->mmio, fuzz_bar(f) + 4, &offered, 4);
         fuzz_write(f, 0x08, half, 4);
-        fuzz_write(f, 0x0c, half ? 1 | (data[0] & 4) : offered & rings, 4);
+        fuzz_write(f, 0x0c, half ? 1 | (data[0] & 4) | (offered & high) : offered & low, 4);
     }
     fuzz_write(f, 0x14, 11, 1);
     for (unsigned q = 0; q < n_queues; q++) {

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 
-#include "block/image.h"
+#include "../unit/disk.h"
 #include "fuzz_virtio.h"
 #include "virtio/blk.h"
 
@@ -21,7 +21,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         fuzz_machine_init(&f);
         CHECK(fd >= 0 && ftruncate(fd, 1 << 20) == 0);
         snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-        CHECK(blk_raw_open(&(struct blk_open_config){ .path = path }, f.loop, &config.image) == 0);
+        CHECK(disk_open(&(struct blk_open_config){ .path = path }, &(struct blk_image_config){ .guard = true }, f.loop,
+                        &config.image) == 0);
         CHECK(virtio_blk_new(&f.env, &config, &blk) == 0);
     }
     if (size > 1)

@@ -5,6 +5,7 @@
     project   C projects built, and tested      projects=zlib,libtommath
     python    python3's own test modules        modules=test_int,test_zlib
     boots     the same machine again and again  count=100
+    fio       fio --verify=crc32c on disks      size=64M disks=raw:none,qcow2:writeback
 
 All take engine=bt cpus=2 memory=1G, and silence=SECONDS: how long the guest may print nothing before it counts as hung. That is
 no demand on its speed. Words that are not known here go to the guest (tests/loads/guest). A line from the guest's kernel that
@@ -95,13 +96,13 @@ def trouble(output):
     return None
 
 
-def run_load(name, disk, words):
+def run_load(name, disk, words, options=()):
     """One boot of the work disk that runs a load to its end. Returns the output."""
     settings = {key: words.get(key, value) for key, value in DEFAULTS.items()}
     kernel, initrd = vm.guest_kernel(KERNEL)
     rest = ' '.join(f'caisson.{key}={value}' for key, value in words.items() if key not in DEFAULTS)
     arguments = ['--kernel', kernel, '--initrd', initrd, '--engine', settings['engine'], '--cpus', settings['cpus'],
-                 '--memory', settings['memory'], '--disk', disk, '--net', 'none', '--no-reboot', '--append',
+                 '--memory', settings['memory'], '--disk', disk, '--net', 'none', '--no-reboot', *options, '--append',
                  f'console=ttyS0 loglevel=5 panic=-1 root=/dev/vda init=/caisson-load/init caisson.load={name} {rest}'.strip()]
     with vm.started(arguments) as guest:
         code = wait_for_end(name, guest, float(settings['silence']))
@@ -153,6 +154,30 @@ def case_boots(words):
                 raise vm.Failure(f'boot {number + 1} of {count}: {failure}') from None
         subprocess.run(['/sbin/e2fsck', '-fn', disk], check=True, stdout=subprocess.DEVNULL)
     print(f'figure: {count} boots')
+
+
+def case_fio(words):
+    """disks: FORMAT:CACHE pairs. Each gets its own content, which fio in the guest verifies; the images are checked afterwards."""
+    every = [f'{form}:{cache}' for form in ('raw', 'qcow2') for cache in ('none', 'writeback', 'writethrough', 'unsafe')]
+    disks = words['disks'].split(',') if 'disks' in words else every
+    with fresh_disk() as root:
+        options, images = [], []
+        for n, disk in enumerate(disks):
+            form, cache = disk.split(':')
+            path = os.path.join(os.path.dirname(root), f'{n}.{form}')
+            subprocess.run(['qemu-img', 'create', '-q', '-f', form, path, words.get('size', '64M')], check=True)
+            images.append((form, path))
+            options += ['--disk', f'{path},format={form},cache={cache}']
+        output = run_load('fio', root, {'size': '64M', **{key: value for key, value in words.items() if key != 'disks'}}, options)
+        for form, path in images:
+            if form != 'raw':
+                subprocess.run(['qemu-img', 'check', path], check=True, stdout=subprocess.DEVNULL)
+    runs = re.findall(r'^fio (vd\w) direct=([01]) (.*?)\r?$', output, re.M)
+    check(len(runs) == 2 * len(disks), f'{len(runs)} runs of fio for {len(disks)} disks')
+    for name, _, kind in runs:
+        through = 'writethrough' in disks[ord(name[2]) - ord('b')]
+        check(kind == ('write through' if through else 'write back'), f'{name}: the guest takes its cache for {kind}')
+    print(f'figure: fio: {len(runs)} runs on {len(disks)} disks verified')
 
 
 def with_words(case):

@@ -30,6 +30,7 @@ struct host_cpu {
     uint8_t *alt;
 };
 
+#define STORE_BYTES 7 /* of one register in the epilogue */
 #define CTX(field) offsetof(struct host_ctx, field)
 
 static struct host_cpu *host_current; /* signal handlers have no argument */
@@ -92,6 +93,8 @@ static void build_epilogue(struct host_cpu *h)
 
 static void on_signal(int sig, siginfo_t *info, void *context)
 {
+    static const int order[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+                                   REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
     greg_t *g = ((ucontext_t *)context)->uc_mcontext.gregs;
     struct host_cpu *h = host_current;
 
@@ -101,7 +104,11 @@ static void on_signal(int sig, siginfo_t *info, void *context)
         return;
     }
     h->vector = (unsigned)g[REG_TRAPNO];
-    g[REG_RIP] = (greg_t)(uintptr_t)(h->code + h->out_at);
+    /* Some hosts cannot return to a stack pointer that is not canonical: see bt_native.c. */
+    for (unsigned reg = 0; reg < 16; reg++)
+        h->ctx->r_out[reg] = (uint64_t)g[order[reg]];
+    g[REG_RSP] = (greg_t)h->ctx->rsp;
+    g[REG_RIP] = (greg_t)(uintptr_t)(h->code + h->out_at + 16 * STORE_BYTES);
 }
 
 int host_cpu_new(struct host_cpu **ret)

@@ -22,6 +22,7 @@ struct bt_native {
     void *stack;
     int signal;
 };
+#define STORE_BYTES 7 /* of one register in the epilogue */
 
 /* Signal handlers have no other way to find it. */
 static struct bt_native *the_native;
@@ -80,6 +81,9 @@ static void put_epilogue(struct bt_native *n, unsigned at)
 
 static void on_signal(int sig, siginfo_t *info, void *context)
 {
+    static const int order[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+                                   REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
+    struct bt_native_state *live = (void *)(the_native->code + CODE_BYTES);
     ucontext_t *u = context;
     uintptr_t code = (uintptr_t)the_native->code, rip = (uintptr_t)u->uc_mcontext.gregs[REG_RIP];
 
@@ -87,7 +91,12 @@ static void on_signal(int sig, siginfo_t *info, void *context)
         abort(); /* not ours */
     the_native->signal = sig;
     u->uc_mcontext.gregs[REG_CSGSFS] = (u->uc_mcontext.gregs[REG_CSGSFS] & ~0xffffLL) | 0x33;
-    u->uc_mcontext.gregs[REG_RIP] = (greg_t)(code + the_native->epilogue);
+    /* Some hosts cannot return to a stack pointer that is not canonical: the registers are stored here, and the
+     * epilogue is entered behind its own stores. */
+    for (unsigned reg = 0; reg < 16; reg++)
+        live->r[reg] = (uint64_t)u->uc_mcontext.gregs[order[reg]];
+    u->uc_mcontext.gregs[REG_RSP] = (greg_t)live->host_rsp;
+    u->uc_mcontext.gregs[REG_RIP] = (greg_t)(code + the_native->epilogue + 16 * STORE_BYTES);
 }
 
 struct bt_native *bt_native_new(void)

@@ -188,6 +188,7 @@ static void test_compiler_round_trip(void **state)
         good &= tool(dir, command, "");
     }
     good &= tool(dir, "grep -c -e PNP0A08 -e PNP0501 -e PNP0303 -e PNP0C02 -e PNP0B00 -e _S5, dsdt.dsl", "6");
+    good &= tool(dir, "grep -A 3 'Method (_E05, 0, NotSerialized)' dsdt.dsl", "Notify (\\_SB.VGID, 0x80)");
     if (good) {
         snprintf(command, sizeof(command), "rm -r %s", dir);
         assert_int_equal(system(command), 0);

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,6 +19,7 @@
 #include "base/check.h"
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "base/fdio.h"
 #include "base/list.h"
 #include "base/log.h"
 #include "base/num.h"
@@ -354,6 +356,23 @@ static void test_steal(void **state)
     free(kept);
 }
 
+/* Whole transfers at an offset, and what the end of a file is. */
+static void test_fdio(void **state)
+{
+    AUTO_FD int fd = memfd_create("fdio", MFD_CLOEXEC), full = open("/dev/full", O_RDWR | O_CLOEXEC);
+    char got[8] = "";
+
+    (void)state;
+    assert_true(fd >= 0 && full >= 0);
+    assert_int_equal(fd_pwrite_all(fd, "abcdef", 6, 3), 0);
+    assert_int_equal(fd_pread_all(fd, got, 4, 3), 0);
+    assert_string_equal(got, "abcd");
+    assert_int_equal(fd_pread_all(fd, got, 6, 4), -EBADMSG);
+    assert_int_equal(fd_pread_all(fd, got, 0, 100), 0);
+    assert_int_equal(fd_pread_all(-1, got, 1, 0), -EBADF);
+    assert_int_equal(fd_pwrite_all(full, "a", 1, 0), -ENOSPC);
+}
+
 static void test_check_aborts(void **state)
 {
     int status;
@@ -387,6 +406,7 @@ int main(void)
         cmocka_unit_test(test_list),
         cmocka_unit_test(test_bits),
         cmocka_unit_test(test_steal),
+        cmocka_unit_test(test_fdio),
         cmocka_unit_test(test_check_aborts),
     };
 

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <cpuid.h>
 
 #include <errno.h>
 #include <stdio.h>
@@ -18,6 +19,7 @@
 #include "base/bits.h"
 #include "bt_fp_gen.h"
 #include "bt_fp_host.h"
+#include "../engine/vendor.h"
 #include "cpu/bt/decode.h"
 #include "cpu/bt/fp.h"
 #include "cpu/bt/mmu.h"
@@ -304,6 +306,34 @@ static bool is_maskmov(const struct trial *t)
     return m == ZYDIS_MNEMONIC_MASKMOVQ || m == ZYDIS_MNEMONIC_MASKMOVDQU || m == ZYDIS_MNEMONIC_VMASKMOVDQU;
 }
 
+static bool is_xrstor(const struct trial *t)
+{
+    return t->in.zi.mnemonic == ZYDIS_MNEMONIC_XRSTOR || t->in.zi.mnemonic == ZYDIS_MNEMONIC_XRSTOR64;
+}
+
+/* Faults in which Intel's CPUs differ from the engine: what comes first, and what has happened before
+ * (tests/engine/vendor.h).
+ */
+static bool excused_on_intel(const struct trial *t)
+{
+    if (!vendor_intel())
+        return false;
+    /* They read components that were not asked for, too. */
+    if (is_xrstor(t) && t->v_native == BT_PFV && t->v_emulated == 0)
+        return true;
+    if (t->v_emulated == 0)
+        return false;
+    if (is_xrstor(t)) /* what it has loaded before it finds something invalid */
+        return t->v_emulated == BT_GP;
+    return vendor_x87_store(&t->in.zi, t->in.ops) || vendor_mmx_store(&t->in.zi, t->in.ops) || vendor_gather(&t->in.zi);
+}
+
+/* Memory shows the x87 pointers, which Intel's CPUs keep and the engine does not. */
+static bool shows_pointers(const struct trial *t)
+{
+    return vendor_intel() && vendor_x87_pointers(&t->in.zi);
+}
+
 static bool compare(struct trial *t)
 {
     bool ok = true;
@@ -315,13 +345,16 @@ static bool compare(struct trial *t)
     /* With misaligned SSE allowed, AMD reads but half of the operand of some shifts and unpacks. */
     if (t->v_native == 0 && t->v_emulated == BT_PFV && (load_le32(t->before.x + 24) & BIT(17)))
         return true;
+    if (excused_on_intel(t))
+        return true;
     if (t->v_native != t->v_emulated) {
         describe(t, "vector");
         return false;
     }
     ok &= same_bytes(t, "state", t->native.x, t->emulated.x, sizeof(t->native.x));
     ok &= same_bytes(t, "registers", (uint8_t *)t->native.r, (uint8_t *)t->emulated.r, sizeof(t->native.r));
-    ok &= same_bytes(t, "memory", t->mem_native, host_data(fx->host), HOST_DATA_SIZE);
+    if (!shows_pointers(t))
+        ok &= same_bytes(t, "memory", t->mem_native, host_data(fx->host), HOST_DATA_SIZE);
     if (((t->native.flags ^ t->emulated.flags) & BT_ARITH) != 0) {
         describe(t, "flags");
         ok = false;
@@ -657,10 +690,13 @@ static void test_mode32(void **state)
     assert_int_equal(load_le64(host_data(fx->host) + 160 + 16 * 8), 0);
 }
 
-/* The environment in the 16-bit and the real-mode layouts, out and in again. */
+/* The environment in the 16-bit and the real-mode layouts, out and in again. Where the CPU keeps the operand's address
+ * for exceptions only (CPUID.7.EBX[6]), it is gone before it is stored. */
 static void test_env_layouts(void **state)
 {
     static struct trial t;
+    unsigned eax, ebx = 0, ecx, edx;
+    const volatile uint32_t fdp = __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && ebx & 1 << 6 ? 0 : 0x2bcdef01;
     struct bt_vcpu *c = fx->c;
     uint8_t *data = host_data(fx->host);
     uint64_t cr0 = c->cr0;
@@ -680,14 +716,14 @@ static void test_env_layouts(void **state)
     assert_int_equal(load_le16(data + 2), 0x3800);
     assert_int_equal(load_le16(data + 4), 0x3fff);
     assert_int_equal(load_le16(data + 6), 0x5678);
-    assert_int_equal(load_le16(data + 10), 0xef01);
+    assert_int_equal(load_le16(data + 10), fdp & 0xffff);
     assert_int_equal(load_le16(data + 14), 0);
     c->cr0 &= ~1ULL;
     assert_int_equal(run_code(&t, "\x66\xd9\x33", 3, BT_MODE_64), 0);
     assert_int_equal(load_le16(data + 6), 0x5678);
     assert_int_equal(load_le16(data + 8) & 0xf000, 0x4000);
-    assert_int_equal(load_le16(data + 10), 0xef01);
-    assert_int_equal(load_le16(data + 12), 0xd000);
+    assert_int_equal(load_le16(data + 10), fdp & 0xffff);
+    assert_int_equal(load_le16(data + 12), fdp >> 16 << 12 & 0xf000);
     assert_int_equal(run_code(&t, "\xdd\x33", 2, BT_MODE_64), 0); /* FNSAVE, 108 bytes */
     assert_int_equal(load_le32(data + 12), 0xffff5678);
     assert_int_equal(load_le32(data + 16) & 0xfffff000, 0x1234000);
@@ -698,7 +734,7 @@ static void test_env_layouts(void **state)
     assert_int_equal(decode((const uint8_t *)"\xdd\x23", 2, BT_MODE_64, &t.in, &t.op), 0); /* FRSTOR */
     assert_int_equal(t.op.fn(c, &t.op), BT_NEXT);
     assert_int_equal(c->fp.fip, 0x12345678);
-    assert_int_equal(c->fp.fdp, 0x2bcdef01);
+    assert_int_equal(c->fp.fdp, fdp);
     bt_fp_get_state(c, t.emulated.x, sizeof(t.emulated.x));
     assert_int_equal(load_le16(t.emulated.x + 2), 0x3800);
     assert_int_equal(t.emulated.x[4], 0x80);

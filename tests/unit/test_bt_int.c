@@ -181,6 +181,39 @@ static int signal_of(int vector)
     return vector == BT_DE ? SIGFPE : vector == BT_UD ? SIGILL : SIGSEGV;
 }
 
+/* In what Intel's CPUs differ from what the engine does (tests/engine/vendor.h): OF of a rotate by an immediate count
+ * other than 1, undefined, which they leave alone. */
+static uint64_t flags_seen(const uint8_t *b, const struct bt_op *op)
+{
+    unsigned at = 0;
+
+    while (at < op->len &&
+           (b[at] == 0x66 || b[at] == 0x67 || b[at] == 0xf2 || b[at] == 0xf3 || b[at] == 0xf0 ||
+            (b[at] & 0xe7) == 0x26 || (b[at] & 0xfe) == 0x64 || (op->bits == 64 && (b[at] & 0xf0) == 0x40)))
+        at++;
+    if (!__builtin_cpu_is("intel") || at >= op->len)
+        return FLAGS_SEEN;
+    if (op->bits != 64 && (b[at] == 0x27 || b[at] == 0x2f)) /* DAA, DAS */
+        return FLAGS_SEEN & ~(uint64_t)BIT(11);
+    if (op->bits != 64 && (b[at] == 0x37 || b[at] == 0x3f)) /* AAA, AAS */
+        return FLAGS_SEEN & (BIT(0) | BIT(4));
+    if (op->bits != 64 && (b[at] == 0xd4 || b[at] == 0xd5)) /* AAM, AAD */
+        return FLAGS_SEEN & (BIT(2) | BIT(6) | BIT(7));
+    if (at + 1 < op->len && (b[at] & 0xfe) == 0xc0 && (b[at + 1] >> 3 & 7) < 2)
+        return FLAGS_SEEN & ~(uint64_t)BIT(11);
+    return FLAGS_SEEN;
+}
+
+/* A push of a segment register in 32-bit code: Intel's CPUs write two bytes only, others four. */
+static bool pushes_segment(const uint8_t *b, const struct bt_op *op)
+{
+    uint8_t last = b[op->len - 1], before = op->len > 1 ? b[op->len - 2] : 0;
+
+    if (op->bits == 64 || !__builtin_cpu_is("intel"))
+        return false;
+    return before == 0x0f ? last == 0xa0 || last == 0xa8 : last < 0x20 && (last & 7) == 6;
+}
+
 static void compare(struct fuzz *z, const uint8_t *b, const struct bt_op *op, const struct bt_native_state *in)
 {
     struct bt_vcpu *c = z->f->c;
@@ -215,12 +248,12 @@ static void compare(struct fuzz *z, const uint8_t *b, const struct bt_op *op, co
             bad = true;
         }
     }
-    if (sig == 0 && ((s.rflags ^ c->rflags) & FLAGS_SEEN)) {
+    if (sig == 0 && ((s.rflags ^ c->rflags) & flags_seen(b, op))) {
         print_error("flags: in %04" PRIx64 " host %04" PRIx64 " engine %04" PRIx64 "\n", in->rflags,
                     s.rflags & FLAGS_SEEN, c->rflags & FLAGS_SEEN);
         bad = true;
     }
-    if (memcmp(z->after, z->f->scratch, SCRATCH_BYTES)) {
+    if (memcmp(z->after, z->f->scratch, SCRATCH_BYTES) && !pushes_segment(b, op)) {
         print_error("memory differs\n");
         bad = true;
     }

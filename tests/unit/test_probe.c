@@ -17,6 +17,7 @@
 #include "cpu/kvm/kvm.h"
 #include "vmm/probe.h"
 #include "vmm/probe_guest.h"
+#include "vmm/probe_memo.h"
 
 enum fake_mode { FAKE_GOOD, FAKE_WRONG, FAKE_FAULT, FAKE_TRIPLE, FAKE_INTERNAL, FAKE_STUCK, FAKE_SLOW, FAKE_RUN_ERROR };
 
@@ -303,12 +304,56 @@ static void test_real_kvm_gets_a_verdict(void **state)
     print_message("kvm: %s\n", r.ok ? "usable" : r.reason);
 }
 
+/* The last word of the memo becomes word. */
+static void forge(const char *path, const char *word)
+{
+    char text[512] = "";
+    FILE *f = fopen(path, "r");
+
+    assert_non_null(f);
+    assert_true(fread(text, 1, sizeof(text) - 1, f) > 0);
+    fclose(f);
+    *(strrchr(text, ' ') + 1) = '\0';
+    f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fprintf(f, "%s%s\n", text, word) > 0);
+    fclose(f);
+}
+
+/* What was found before counts, as long as it was found here and now. */
+static void test_memo(void **state)
+{
+    char dir[] = "/tmp/test-probe-XXXXXX", path[64];
+    bool found;
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(setenv("CAISSON_RUNTIME_DIR", dir, 1), 0);
+    snprintf(path, sizeof(path), "%s/kvm-probe", dir);
+    found = vmm_probe_memo_kvm();
+    if (access(path, F_OK) == 0) { /* no /dev/kvm, no memo */
+        assert_int_equal(vmm_probe_memo_kvm(), found);
+        forge(path, found ? "no" : "yes");
+        assert_int_equal(vmm_probe_memo_kvm(), !found); /* it is believed */
+        forge(path, "perhaps");
+        assert_int_equal(vmm_probe_memo_kvm(), found); /* probed again */
+        assert_int_equal(unlink(path), 0);
+    }
+    assert_int_equal(vmm_probe_memo_kvm(), found);
+    (void)unlink(path);
+    assert_int_equal(rmdir(dir), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good_engine_wins),  cmocka_unit_test(test_each_defect_loses_with_its_reason),
-        cmocka_unit_test(test_slow_engine_loses), cmocka_unit_test(test_setup_failure_is_told),
-        cmocka_unit_test(test_interpreter_wins),  cmocka_unit_test(test_real_kvm_gets_a_verdict),
+        cmocka_unit_test(test_good_engine_wins),
+        cmocka_unit_test(test_each_defect_loses_with_its_reason),
+        cmocka_unit_test(test_slow_engine_loses),
+        cmocka_unit_test(test_setup_failure_is_told),
+        cmocka_unit_test(test_interpreter_wins),
+        cmocka_unit_test(test_real_kvm_gets_a_verdict),
+        cmocka_unit_test(test_memo),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

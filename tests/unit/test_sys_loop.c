@@ -49,6 +49,39 @@ static void test_free_inside_batch(void **state)
     close(w.fb);
 }
 
+static void count_events(void *opaque, uint32_t events)
+{
+    struct world *w = opaque;
+
+    w->calls++;
+    w->order[0] = (int)events;
+}
+
+/* A pipe without a writer is told of as long as it is watched, and not while nobody can read what is in it. */
+static void test_watch(void **state)
+{
+    struct world w = { 0 };
+    int ends[2];
+
+    (void)state;
+    assert_int_equal(loop_new(&w.loop), 0);
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(write(ends[1], "x", 1), 1);
+    loop_fd_watch(w.loop, ends[0], EPOLLIN, count_events, &w, &w.a);
+    loop_fd_watch(w.loop, ends[0], 0, count_events, &w, &w.a);
+    assert_null(w.a);
+    close(ends[1]);
+    assert_int_equal(loop_run_once(w.loop), 0);
+    assert_int_equal(w.calls, 0);
+    loop_fd_watch(w.loop, ends[0], EPOLLIN, count_events, &w, &w.a);
+    assert_non_null(w.a);
+    assert_int_equal(loop_run_once(w.loop), 1);
+    assert_int_equal(w.calls, 1);
+    assert_int_equal(w.order[0], EPOLLIN | EPOLLHUP);
+    loop_free(w.loop);
+    close(ends[0]);
+}
+
 static void on_t1(void *opaque)
 {
     struct world *w = opaque;
@@ -124,6 +157,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_free_inside_batch),
+        cmocka_unit_test(test_watch),
         cmocka_unit_test(test_timers),
         cmocka_unit_test(test_post_from_threads),
     };

@@ -14,7 +14,7 @@
 #include <cmocka.h>
 
 #include "base/bits.h"
-#include "block/image.h"
+#include "disk.h"
 #include "virtio/blk.h"
 #include "virtio_rig.h"
 
@@ -28,6 +28,12 @@
 
 enum { IN = 0, OUT = 1, FLUSH = 4, GET_ID = 8, DISCARD = 11, ZEROES = 13 };
 enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
+
+/* How a disk is opened. */
+struct how {
+    struct blk_open_config open;
+    struct blk_image_config image;
+};
 
 struct fixture {
     struct rig r;
@@ -60,7 +66,22 @@ static void make_disk(struct fixture *f)
     close(fd);
 }
 
-static void begin(struct fixture *f, struct blk_open_config open, uint64_t features)
+/* Put the content into an image of another format instead. */
+static void make_image(struct fixture *f, const char *format)
+{
+    const struct blk_create_config create = { .path = f->path, .format = format, .size = DISK, .overwrite = true };
+    struct blk_node *node = NULL;
+
+    assert_int_equal(blk_create(&create, NULL), 0);
+    assert_int_equal(blk_open(&(struct blk_open_config){ .path = f->path, .format = format }, &node, NULL), 0);
+    for (unsigned off = 0; off < DISK; off += 3 * 65536) /* the rest has no clusters yet */
+        assert_int_equal(blk_pwrite(node, off, f->model + off, MIN(DISK - off, 65536u)), 0);
+    for (unsigned off = 0; off < DISK; off += 65536)
+        assert_int_equal(blk_pread(node, off, f->model + off, 65536), 0);
+    blk_node_close(node);
+}
+
+static void begin(struct fixture *f, struct how how, uint64_t features)
 {
     struct virtio_blk_config c = { .serial = "disk-0123456789abcdefghij", .n_queues = QUEUES, .slot = -1 };
     uint64_t at = 0x10000;
@@ -68,8 +89,10 @@ static void begin(struct fixture *f, struct blk_open_config open, uint64_t featu
     *f = (struct fixture){ .seed = 7 };
     rig_init(&f->r);
     make_disk(f);
-    open.path = f->path;
-    assert_int_equal(blk_raw_open(&open, f->r.loop, &f->img), 0);
+    if (how.open.format)
+        make_image(f, how.open.format);
+    how.open.path = f->path;
+    assert_int_equal(disk_open(&how.open, &how.image, f->r.loop, &f->img), 0);
     c.image = f->img;
     assert_int_equal(virtio_blk_new(&f->r.env, &c, &f->blk), 0);
     rig_start(&f->r);
@@ -222,21 +245,19 @@ static void check_request(struct fixture *f, struct request *q, uint32_t len)
 static void compare_disk(struct fixture *f)
 {
     uint8_t *disk = malloc(DISK);
-    int fd = open(f->path, O_RDONLY | O_CLOEXEC);
 
-    assert_int_equal(pread(fd, disk, DISK, 0), DISK);
+    assert_int_equal(blk_pread(blk_image_node(f->img), 0, disk, DISK), 0);
     assert_memory_equal(disk, f->model, DISK);
-    close(fd);
     free(disk);
 }
 
-static void random_ops(struct blk_open_config open, uint64_t features, unsigned goal)
+static void random_ops(struct how how, uint64_t features, unsigned goal)
 {
     static struct fixture f;
     struct request reqs[REQS] = { 0 };
     unsigned started = 0, finished = 0;
 
-    begin(&f, open, features);
+    begin(&f, how, features);
     while (finished < goal) {
         unsigned slot = rnd(&f, REQS);
         unsigned before = finished;
@@ -269,27 +290,26 @@ static void random_ops(struct blk_open_config open, uint64_t features, unsigned 
 static void test_random_split_uring(void **state)
 {
     (void)state;
-    random_ops((struct blk_open_config){ .aio = BLK_AIO_URING }, ALL_DEVICE_FEATURES | RIG_F_INDIRECT | RIG_F_EVENT_IDX,
+    random_ops((struct how){ .image.aio = BLK_AIO_URING }, ALL_DEVICE_FEATURES | RIG_F_INDIRECT | RIG_F_EVENT_IDX,
                2000);
 }
 
 static void test_random_split_threads(void **state)
 {
     (void)state;
-    random_ops((struct blk_open_config){ .aio = BLK_AIO_THREADS }, ALL_DEVICE_FEATURES, 2000);
+    random_ops((struct how){ .image.aio = BLK_AIO_THREADS }, ALL_DEVICE_FEATURES, 2000);
 }
 
 static void test_random_packed(void **state)
 {
     (void)state;
-    random_ops((struct blk_open_config){ .aio = BLK_AIO_AUTO },
-               ALL_DEVICE_FEATURES | RIG_F_INDIRECT | RIG_F_EVENT_IDX | RIG_F_PACKED, 2000);
+    random_ops((struct how){ 0 }, ALL_DEVICE_FEATURES | RIG_F_INDIRECT | RIG_F_EVENT_IDX | RIG_F_PACKED, 2000);
 }
 
 static void test_random_write_through(void **state)
 {
     (void)state;
-    random_ops((struct blk_open_config){ .aio = BLK_AIO_AUTO }, RIG_F_INDIRECT | RIG_F_PACKED, 300);
+    random_ops((struct how){ 0 }, RIG_F_INDIRECT | RIG_F_PACKED, 300);
 }
 
 static bool direct_works(void)
@@ -307,8 +327,19 @@ static void test_random_direct(void **state)
     (void)state;
     if (!direct_works())
         skip();
-    random_ops((struct blk_open_config){ .aio = BLK_AIO_AUTO, .direct = true }, ALL_DEVICE_FEATURES | RIG_F_INDIRECT,
-               500);
+    random_ops((struct how){ .open.cache = BLK_CACHE_NONE }, ALL_DEVICE_FEATURES | RIG_F_INDIRECT, 500);
+}
+
+/* Metadata changes on worker threads while the loop maps what is in place. */
+static void test_random_qcow2(void **state)
+{
+    (void)state;
+    random_ops((struct how){ .open.format = "qcow2" }, ALL_DEVICE_FEATURES | RIG_F_INDIRECT, 1500);
+    random_ops((struct how){ .open.format = "qcow2", .image.aio = BLK_AIO_THREADS, .image.writethrough = true },
+               ALL_DEVICE_FEATURES | RIG_F_INDIRECT, 300);
+    if (direct_works())
+        random_ops((struct how){ .open.format = "qcow2", .open.cache = BLK_CACHE_NONE, .image.readahead = 1 << 20 },
+                   ALL_DEVICE_FEATURES | RIG_F_INDIRECT, 500);
 }
 
 static void test_limits(void **state)
@@ -317,7 +348,7 @@ static void test_limits(void **state)
     uint8_t *range;
 
     (void)state;
-    begin(&f, (struct blk_open_config){ 0 }, ALL_DEVICE_FEATURES);
+    begin(&f, (struct how){ 0 }, ALL_DEVICE_FEATURES);
     assert_int_equal(rig_read(&f.r, f.d.config, 8), DISK_SECTORS);
     assert_int_equal(run(&f, (struct request){ .type = IN, .sector = DISK_SECTORS - 1, .data_len = 512 }), S_OK);
     assert_int_equal(run(&f, (struct request){ .type = IN, .sector = DISK_SECTORS - 1, .data_len = 1024 }), S_IOERR);
@@ -356,7 +387,7 @@ static void test_truncated(void **state)
 
     (void)state;
     for (unsigned kind = BLK_AIO_URING; kind <= BLK_AIO_THREADS; kind++) {
-        begin(&f, (struct blk_open_config){ .aio = kind }, ALL_DEVICE_FEATURES);
+        begin(&f, (struct how){ .image.aio = kind }, ALL_DEVICE_FEATURES);
         assert_int_equal(truncate(f.path, DISK / 2), 0);
         memset(data_of(&f, &q), 0x5a, q.data_len);
         assert_int_equal(run(&f, q), S_IOERR);
@@ -372,7 +403,7 @@ static void test_read_only(void **state)
     static struct fixture f;
 
     (void)state;
-    begin(&f, (struct blk_open_config){ .read_only = true }, ALL_DEVICE_FEATURES);
+    begin(&f, (struct how){ .open.read_only = true }, ALL_DEVICE_FEATURES);
     rig_write(&f.r, f.d.common + C_DF_SEL, 0, 4);
     assert_int_equal(rig_read(&f.r, f.d.common + C_DF, 4) & (1 << 5 | 1 << 13), 1 << 5);
     assert_int_equal(run(&f, (struct request){ .type = IN, .data_len = 512 }), S_OK);
@@ -388,6 +419,15 @@ static bool needs_reset(void *opaque)
     return rig_status(opaque) & 64;
 }
 
+/* The next driver after a reset, with queue 0 only. */
+static void next_driver(struct fixture *f)
+{
+    rig_negotiate(&f->d, RIG_F_VERSION_1);
+    drv_queue_init(&f->q[0], f->r.m, 0x10000, QUEUE_SIZE, false, false);
+    rig_queue(&f->d, 0, &f->q[0]);
+    rig_driver_ok(&f->d);
+}
+
 /* A request without room for a status breaks its queue; the others go on, and a reset heals all. */
 static void test_broken_queue(void **state)
 {
@@ -396,17 +436,14 @@ static void test_broken_queue(void **state)
     unsigned config_irqs;
 
     (void)state;
-    begin(&f, (struct blk_open_config){ 0 }, ALL_DEVICE_FEATURES);
+    begin(&f, (struct how){ 0 }, ALL_DEVICE_FEATURES);
     config_irqs = f.r.msi[0];
     assert_true(drv_add(&f.q[0], &buf, 1, false, &f));
     rig_kick(&f.d, 0);
     rig_wait(needs_reset, &f.d);
     assert_int_equal(f.r.msi[0], config_irqs + 1);
     assert_int_equal(run(&f, (struct request){ .type = IN, .queue = 1, .data_len = 512 }), S_OK);
-    rig_negotiate(&f.d, RIG_F_VERSION_1);
-    drv_queue_init(&f.q[0], f.r.m, 0x10000, QUEUE_SIZE, false, false);
-    rig_queue(&f.d, 0, &f.q[0]);
-    rig_driver_ok(&f.d);
+    next_driver(&f);
     assert_int_equal(run(&f, (struct request){ .type = IN, .data_len = 512 }), S_OK);
     end(&f);
 }
@@ -419,7 +456,7 @@ static void test_reset_in_flight(void **state)
 
     (void)state;
     for (unsigned kind = BLK_AIO_URING; kind <= BLK_AIO_THREADS; kind++) {
-        begin(&f, (struct blk_open_config){ .aio = kind }, ALL_DEVICE_FEATURES);
+        begin(&f, (struct how){ .image.aio = kind }, ALL_DEVICE_FEATURES);
         for (unsigned round = 0; round < 20; round++) {
             struct request reqs[20];
 
@@ -434,10 +471,7 @@ static void test_reset_in_flight(void **state)
             memcpy(copy, mem_ptr(f.r.m, GPA(0), RIG_RAM), RIG_RAM);
             usleep(2000);
             assert_memory_equal(copy, mem_ptr(f.r.m, GPA(0), RIG_RAM), RIG_RAM);
-            rig_negotiate(&f.d, RIG_F_VERSION_1);
-            drv_queue_init(&f.q[0], f.r.m, 0x10000, QUEUE_SIZE, false, false);
-            rig_queue(&f.d, 0, &f.q[0]);
-            rig_driver_ok(&f.d);
+            next_driver(&f);
         }
         assert_int_equal(run(&f, (struct request){ .type = IN, .data_len = 512 }), S_OK);
         end(&f);
@@ -445,36 +479,247 @@ static void test_reset_in_flight(void **state)
     free(copy);
 }
 
+static uint64_t offered(struct fixture *f)
+{
+    rig_write(&f->r, f->d.common + C_DF_SEL, 0, 4);
+    return rig_read(&f->r, f->d.common + C_DF, 4);
+}
+
+enum { F_FLUSH = 1 << 9, F_CONFIG_WCE = 1 << 11, F_DISCARD = 1 << 13, F_ZEROES = 1 << 14, F_SECURE_ERASE = 1 << 16 };
+enum { CFG_CAPACITY = 0, CFG_WRITEBACK = 32, CFG_MAY_UNMAP = 56 };
+
+/* Features follow from the image: a write-through disk has no cache to flush, one that ignores discard none to offer.
+ */
+static void test_features(void **state)
+{
+    static struct fixture f;
+
+    (void)state;
+    begin(&f, (struct how){ 0 }, ALL_DEVICE_FEATURES);
+    assert_int_equal(offered(&f) & (F_FLUSH | F_CONFIG_WCE | F_DISCARD | F_ZEROES | F_SECURE_ERASE),
+                     F_FLUSH | F_CONFIG_WCE | F_DISCARD | F_ZEROES);
+    assert_int_equal(rig_read(&f.r, f.d.config + CFG_WRITEBACK, 1), 1);
+    assert_int_equal(rig_read(&f.r, f.d.config + CFG_MAY_UNMAP, 1), 1);
+    end(&f);
+    begin(&f, (struct how){ .image.writethrough = true, .image.ignore_discard = true }, ALL_DEVICE_FEATURES);
+    assert_int_equal(offered(&f) & (F_FLUSH | F_CONFIG_WCE | F_DISCARD | F_ZEROES | F_SECURE_ERASE), F_ZEROES);
+    assert_int_equal(rig_read(&f.r, f.d.config + CFG_WRITEBACK, 1), 0);
+    assert_int_equal(rig_read(&f.r, f.d.config + CFG_MAY_UNMAP, 1), 0);
+    assert_int_equal(run(&f, (struct request){ .type = OUT, .data_len = 512 }), S_OK);
+    end(&f);
+}
+
+static void resize(void *opaque)
+{
+    struct fixture *f = opaque;
+
+    assert_int_equal(blk_resize(blk_image_node(f->img), DISK + 4096, BLK_PREALLOC_OFF, NULL), 0);
+    virtio_blk_resized(f->blk);
+}
+
+static bool has_grown(void *opaque)
+{
+    struct fixture *f = opaque;
+
+    return rig_read(&f->r, f->d.config + CFG_CAPACITY, 8) == DISK_SECTORS + 8;
+}
+
+/* The disk grows while the guest runs: new capacity, a configuration interrupt, and the new sectors can be used. */
+static void test_resize(void **state)
+{
+    static struct fixture f;
+    unsigned config_irqs;
+    uint8_t generation;
+
+    (void)state;
+    begin(&f, (struct how){ 0 }, ALL_DEVICE_FEATURES);
+    config_irqs = f.r.msi[0];
+    generation = (uint8_t)rig_read(&f.r, f.d.common + C_GEN, 1);
+    assert_int_equal(run(&f, (struct request){ .type = OUT, .sector = DISK_SECTORS, .data_len = 4096 }), S_IOERR);
+    assert_int_equal(loop_post(f.r.loop, resize, &f), 0);
+    rig_wait(has_grown, &f);
+    assert_int_not_equal(rig_read(&f.r, f.d.common + C_GEN, 1), generation);
+    assert_int_equal(run(&f, (struct request){ .type = OUT, .sector = DISK_SECTORS, .data_len = 4096 }), S_OK);
+    assert_int_equal(run(&f, (struct request){ .type = OUT, .sector = DISK_SECTORS, .data_len = 4608 }), S_IOERR);
+    assert_int_equal(f.r.msi[0], config_irqs + 1);
+    end(&f);
+}
+
+/* Reset while requests wait for the disk's limits, or for the host to recover: it does not take long, nothing is
+ * written to guest memory afterwards, and the next driver finds a disk that works. */
+static void test_reset_waiting(void **state)
+{
+    static struct fixture f;
+    struct request reqs[4];
+    uint8_t *copy = malloc(RIG_RAM);
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        struct how limited = { .image.limits.iops = { 1, 1 } }, kept = { .image.wait_on_error = true };
+
+        begin(&f, i ? kept : limited, ALL_DEVICE_FEATURES);
+        assert_int_equal(truncate(f.path, i ? DISK / 2 : DISK), 0); /* reads of the second half fail */
+        for (unsigned k = 0; k < 4; k++) {
+            reqs[k] = (struct request){ .slot = k, .type = IN, .sector = DISK_SECTORS - 64 + 16 * k, .data_len = 4096 };
+            offer(&f, &reqs[k], false);
+        }
+        rig_kick(&f.d, 0);
+        usleep(20000);
+        rig_reset(&f.d);
+        memcpy(copy, mem_ptr(f.r.m, GPA(0), RIG_RAM), RIG_RAM);
+        assert_int_equal(truncate(f.path, DISK), 0);
+        usleep(150000); /* beyond the next attempt */
+        assert_memory_equal(copy, mem_ptr(f.r.m, GPA(0), RIG_RAM), RIG_RAM);
+        next_driver(&f);
+        assert_int_equal(run(&f, (struct request){ .type = IN, .data_len = 512 }), S_OK);
+        end(&f);
+    }
+    free(copy);
+}
+
+static uint64_t allocated(struct fixture *f)
+{
+    struct stat st;
+
+    assert_int_equal(stat(f->path, &st), 0);
+    return (uint64_t)st.st_blocks * 512;
+}
+
+/* What the guest gives back becomes free on the host, unless that is not wanted. */
+static void test_discard(void **state)
+{
+    static struct fixture f;
+    struct request q = { .type = DISCARD, .data_len = 16 };
+
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        bool ignore = i == 1 || i == 3, zeroes = i >= 2;
+
+        begin(&f, (struct how){ .image.ignore_discard = ignore }, ALL_DEVICE_FEATURES);
+        assert_true(allocated(&f) >= DISK);
+        memset(data_of(&f, &q), 0, 16);
+        store_le32(data_of(&f, &q) + 8, DISK_SECTORS / 2);
+        store_le32(data_of(&f, &q) + 12, zeroes); /* may unmap */
+        q.type = zeroes ? ZEROES : DISCARD;
+        assert_int_equal(run(&f, q), S_OK);
+        assert_true(ignore ? allocated(&f) >= DISK : allocated(&f) < DISK * 3ULL / 4);
+        if (zeroes)
+            memset(f.model, 0, DISK / 2);
+        if (zeroes || ignore)
+            compare_disk(&f);
+        end(&f);
+    }
+}
+
+static void ignore_quiet(void *opaque)
+{
+    *(_Atomic bool *)opaque = true;
+}
+
+static _Atomic bool stopped;
+
+static void stop_image(void *opaque)
+{
+    struct fixture *f = opaque;
+
+    assert_int_equal(blk_image_quiesce(f->img, ignore_quiet, &stopped), 0);
+}
+
+static void resume_image(void *opaque)
+{
+    struct fixture *f = opaque;
+
+    blk_image_resume(f->img);
+}
+
+static bool is_stopped(void *opaque)
+{
+    (void)opaque;
+    return stopped;
+}
+
+/* What completes together is announced together: fewer interrupts than requests, and none is missing. */
+static void test_coalesce(void **state)
+{
+    static struct fixture f;
+    struct request reqs[16];
+    unsigned interrupts;
+
+    (void)state;
+    begin(&f, (struct how){ 0 }, ALL_DEVICE_FEATURES);
+    stopped = false;
+    assert_int_equal(loop_post(f.r.loop, stop_image, &f), 0);
+    rig_wait(is_stopped, &f);
+    interrupts = f.r.msi[1];
+    for (unsigned i = 0; i < 16; i++) {
+        reqs[i] = (struct request){ .slot = i, .type = IN, .sector = 64 * i, .data_len = 512 };
+        offer(&f, &reqs[i], false);
+    }
+    usleep(20000); /* they are all at the gate then, or some of them soon will be */
+    assert_null(drv_get_used(&f.q[0], &(uint32_t){ 0 }));
+    assert_int_equal(loop_post(f.r.loop, resume_image, &f), 0);
+    for (unsigned i = 0; i < 16; i++) {
+        struct request *q = rig_complete(&f.q[0], NULL);
+
+        assert_int_equal(*status_of(&f, q), S_OK);
+    }
+    rig_stop(&f.r);
+    assert_in_range(f.r.msi[1] - interrupts, 1, 15);
+    end(&f);
+}
+
+/* What a malicious guest could do with a disk that was taken for raw. */
+static void test_guard(void **state)
+{
+    static struct fixture f;
+    struct request q = { .type = OUT, .data_len = 1024 };
+
+    (void)state;
+    begin(&f, (struct how){ .image.guard = true }, ALL_DEVICE_FEATURES);
+    memset(data_of(&f, &q), 0, 1024);
+    memcpy(data_of(&f, &q), "LUKS\xba\xbe\0\1", 8);
+    assert_int_equal(run(&f, q), S_IOERR);
+    compare_disk(&f);
+    data_of(&f, &q)[0] = 'l';
+    assert_int_equal(run(&f, q), S_OK);
+    end(&f);
+}
+
+static int try_open(struct rig *r, const char *path, bool read_only, struct blk_image **ret_img)
+{
+    return disk_open(&(struct blk_open_config){ .path = path, .read_only = read_only }, &(struct blk_image_config){ 0 },
+                     r->loop, ret_img);
+}
+
 static void test_open(void **state)
 {
     struct rig r;
     struct blk_image *a = NULL, *b = NULL, *c = NULL;
     const char *path = "test_virtio_blk.open.img";
-    struct blk_open_config rw = { .path = path }, ro = { .path = path, .read_only = true };
     int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
     (void)state;
     rig_init(&r);
-    assert_int_equal(blk_raw_open(&rw, r.loop, &a), -ENOMEDIUM);
+    assert_int_equal(try_open(&r, path, false, &a), -ENOMEDIUM);
     assert_int_equal(ftruncate(fd, 1000), 0);
-    assert_int_equal(blk_raw_open(&rw, r.loop, &a), -EMEDIUMTYPE);
+    assert_int_equal(try_open(&r, path, false, &a), -EMEDIUMTYPE);
     assert_int_equal(ftruncate(fd, 1024), 0);
     close(fd);
-    assert_int_equal(blk_raw_open(&rw, r.loop, &a), 0);
-    assert_int_equal(blk_raw_open(&rw, r.loop, &b), -EBUSY);
-    assert_int_equal(blk_raw_open(&ro, r.loop, &b), -EBUSY);
+    assert_int_equal(try_open(&r, path, false, &a), 0);
+    assert_int_equal(try_open(&r, path, false, &b), -EBUSY);
+    assert_int_equal(try_open(&r, path, true, &b), -EBUSY);
     blk_image_close(a);
-    assert_int_equal(blk_raw_open(&ro, r.loop, &a), 0);
-    assert_int_equal(blk_raw_open(&ro, r.loop, &b), 0);
-    assert_int_equal(blk_raw_open(&rw, r.loop, &c), -EBUSY);
+    assert_int_equal(try_open(&r, path, true, &a), 0);
+    assert_int_equal(try_open(&r, path, true, &b), 0);
+    assert_int_equal(try_open(&r, path, false, &c), -EBUSY);
     blk_image_close(a);
     blk_image_close(b);
     unlink(path);
-    assert_int_equal(blk_raw_open(&rw, r.loop, &a), -ENOENT);
-    assert_int_equal(blk_raw_open(&(struct blk_open_config){ .path = "." }, r.loop, &a), -EISDIR);
-    assert_int_equal(blk_raw_open(&(struct blk_open_config){ .path = "/dev/null" }, r.loop, &a), -ENOTBLK);
+    assert_int_equal(try_open(&r, path, false, &a), -ENOENT);
+    assert_int_equal(try_open(&r, ".", false, &a), -EISDIR);
+    assert_int_equal(try_open(&r, "/dev/null", false, &a), -ENOTBLK);
     assert_int_equal(mkfifo(path, 0600), 0);
-    assert_int_equal(blk_raw_open(&rw, r.loop, &a), -ENOTBLK);
+    assert_int_equal(try_open(&r, path, false, &a), -ENOTBLK);
     unlink(path);
     rig_done(&r);
 }
@@ -482,12 +727,24 @@ static void test_open(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random_split_uring), cmocka_unit_test(test_random_split_threads),
-        cmocka_unit_test(test_random_packed),      cmocka_unit_test(test_random_write_through),
-        cmocka_unit_test(test_random_direct),      cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_read_only),          cmocka_unit_test(test_broken_queue),
-        cmocka_unit_test(test_reset_in_flight),    cmocka_unit_test(test_open),
+        cmocka_unit_test(test_random_split_uring),
+        cmocka_unit_test(test_random_split_threads),
+        cmocka_unit_test(test_random_packed),
+        cmocka_unit_test(test_random_write_through),
+        cmocka_unit_test(test_random_direct),
+        cmocka_unit_test(test_random_qcow2),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_read_only),
+        cmocka_unit_test(test_broken_queue),
+        cmocka_unit_test(test_reset_in_flight),
+        cmocka_unit_test(test_open),
         cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_features),
+        cmocka_unit_test(test_resize),
+        cmocka_unit_test(test_reset_waiting),
+        cmocka_unit_test(test_guard),
+        cmocka_unit_test(test_discard),
+        cmocka_unit_test(test_coalesce),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

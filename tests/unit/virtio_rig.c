@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -20,6 +21,8 @@ static void rig_msi(void *opaque, uint64_t addr, uint32_t data)
     (void)addr;
     if (data < RIG_VECTORS)
         r->msi[data]++;
+    if (r->msi_event > 0)
+        assert_int_equal(eventfd_write(r->msi_event, 1), 0);
 }
 
 static void rig_intx(void *opaque, unsigned gsi, bool level)

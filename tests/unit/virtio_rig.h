@@ -26,6 +26,7 @@ struct rig {
     pthread_t thread;
     bool running;
     _Atomic unsigned msi[RIG_VECTORS]; /* messages by their data */
+    int msi_event;                     /* eventfd that each message signals; 0: none */
     _Atomic bool intx[4];
 };
 

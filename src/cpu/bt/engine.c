@@ -368,7 +368,8 @@ static int engine_stats(struct cpu_vm *vm, void (*each)(void *opaque, const char
     .set_msrs = bt_engine_set_msrs, .get_lapic = engine_get_lapic, .set_lapic = engine_set_lapic,                   \
     .get_events = bt_engine_get_events, .set_events = bt_engine_set_events, .get_mp_state = bt_engine_get_mp_state, \
     .set_mp_state = bt_engine_set_mp_state, .get_debugregs = bt_engine_get_debugregs,                               \
-    .set_debugregs = bt_engine_set_debugregs, .stats = engine_stats
+    .set_debugregs = bt_engine_set_debugregs, .get_tsc = bt_engine_get_tsc, .set_tsc = bt_engine_set_tsc,           \
+    .stats = engine_stats
 
 const struct cpu_ops cpu_interp_ops = { .name = "interp", .vm_new = engine_vm_new, ENGINE_OPS };
 const struct cpu_ops cpu_bt_ops = { .name = "bt", .vm_new = engine_bt_vm_new, ENGINE_OPS };

@@ -29,5 +29,7 @@ int bt_engine_get_mp_state(struct cpu_vcpu *vcpu, struct kvm_mp_state *state);
 int bt_engine_set_mp_state(struct cpu_vcpu *vcpu, const struct kvm_mp_state *state);
 int bt_engine_get_debugregs(struct cpu_vcpu *vcpu, struct kvm_debugregs *regs);
 int bt_engine_set_debugregs(struct cpu_vcpu *vcpu, const struct kvm_debugregs *regs);
+int bt_engine_get_tsc(struct cpu_vcpu *vcpu, struct cpu_tsc *tsc);
+int bt_engine_set_tsc(struct cpu_vcpu *vcpu, const struct cpu_tsc *tsc);
 
 #endif

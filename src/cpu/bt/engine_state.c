@@ -8,6 +8,7 @@
 #include "cpu/bt/fp.h"
 #include "cpu/bt/irqchip/irqchip.h"
 #include "cpu/bt/mmu.h"
+#include "cpu/bt/run.h"
 #include "cpu/bt/sys.h"
 
 #define CR0_PE (1ULL << 0)
@@ -17,6 +18,7 @@
 #define EFER_LMA (1ULL << 10)
 #define RFLAGS_DEFINED 0x3f7fd7ULL
 #define XCR0_SUPPORTED 7ULL
+#define DR6_TRAPS 0xe00fULL
 
 int bt_engine_get_regs(struct cpu_vcpu *vcpu, struct kvm_regs *regs)
 {
@@ -227,14 +229,16 @@ static uint8_t engine_shadow_out(uint8_t shadow)
 int bt_engine_get_events(struct cpu_vcpu *vcpu, struct kvm_vcpu_events *events)
 {
     struct bt_vcpu *c = &vcpu->c;
+    bool trap = !c->exc.pending && c->db_pending; /* a #DB that waits for the instruction behind MOV SS */
 
     *events = (struct kvm_vcpu_events){
         .exception = { .injected = c->exc.pending,
-                       .nr = c->exc.vector,
-                       .has_error_code = c->exc.has_error,
-                       .error_code = c->exc.error },
+                       .pending = trap,
+                       .nr = trap ? BT_DB : c->exc.vector,
+                       .has_error_code = !trap && c->exc.has_error,
+                       .error_code = trap ? 0 : c->exc.error },
         .exception_has_payload = 1,
-        .exception_payload = c->exc.payload,
+        .exception_payload = trap ? c->dr6_trap : c->exc.payload,
         .interrupt.shadow = engine_shadow_out(c->shadow),
         .nmi = { .pending = c->nmi_pending || (atomic_load(&c->events) & BT_EV_NMI), .masked = c->nmi_blocked },
         .sipi_vector = c->sipi_vector,
@@ -244,24 +248,44 @@ int bt_engine_get_events(struct cpu_vcpu *vcpu, struct kvm_vcpu_events *events)
     return 0;
 }
 
+/* An exception, or an interrupt that the controllers have handed out already (KVM has such). A software interrupt's
+ * instruction has not been left: it is executed again. */
+static void engine_events_pending(struct bt_vcpu *c, const struct kvm_vcpu_events *events)
+{
+    bool payload = events->flags & KVM_VCPUEVENT_VALID_PAYLOAD, pending = payload && events->exception.pending;
+
+    c->exc.pending = events->exception.injected || pending;
+    c->exc.vector = events->exception.nr;
+    c->exc.has_error = events->exception.has_error_code;
+    c->exc.error = events->exception.error_code;
+    c->exc.soft = 0;
+    c->exc.payload = payload ? events->exception_payload : events->exception.nr == BT_PFV ? c->cr2 : 0;
+    c->db_pending = 0;
+    c->dr6_trap = 0;
+    if (pending && !events->exception.injected && events->exception.nr == BT_DB && (c->shadow & BT_SHADOW_MOVSS)) {
+        c->exc.pending = 0;
+        c->db_pending = 1;
+        c->dr6_trap = events->exception_payload & DR6_TRAPS;
+        bt_debug_update(c);
+    }
+    if (!c->exc.pending && events->interrupt.injected && !events->interrupt.soft) {
+        c->exc.pending = 1;
+        c->exc.vector = events->interrupt.nr;
+        c->exc.has_error = 0;
+        c->exc.payload = 0;
+    }
+}
+
 int bt_engine_set_events(struct cpu_vcpu *vcpu, const struct kvm_vcpu_events *events)
 {
     struct bt_vcpu *c = &vcpu->c;
 
     if (events->exception.nr > 31)
         return -EINVAL;
-    c->exc.pending =
-        events->exception.injected || (events->flags & KVM_VCPUEVENT_VALID_PAYLOAD && events->exception.pending);
-    c->exc.vector = events->exception.nr;
-    c->exc.has_error = events->exception.has_error_code;
-    c->exc.error = events->exception.error_code;
-    c->exc.soft = 0;
-    c->exc.payload = events->flags & KVM_VCPUEVENT_VALID_PAYLOAD ? events->exception_payload
-                     : events->exception.nr == BT_PFV            ? c->cr2
-                                                                 : 0;
     if (events->flags & KVM_VCPUEVENT_VALID_SHADOW)
         c->shadow = (uint8_t)((events->interrupt.shadow & KVM_X86_SHADOW_INT_STI ? BT_SHADOW_STI : 0) |
                               (events->interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS ? BT_SHADOW_MOVSS : 0));
+    engine_events_pending(c, events);
     c->nmi_blocked = events->nmi.masked;
     if (events->flags & KVM_VCPUEVENT_VALID_SIPI_VECTOR)
         c->sipi_vector = (uint8_t)events->sipi_vector;
@@ -277,6 +301,7 @@ int bt_engine_set_events(struct cpu_vcpu *vcpu, const struct kvm_vcpu_events *ev
 
 int bt_engine_get_mp_state(struct cpu_vcpu *vcpu, struct kvm_mp_state *state)
 {
+    bt_vcpu_accept(&vcpu->c);
     state->mp_state = vcpu->c.halted ? KVM_MP_STATE_HALTED : vcpu->c.mp_state;
     return 0;
 }
@@ -324,5 +349,18 @@ int bt_engine_set_debugregs(struct cpu_vcpu *vcpu, const struct kvm_debugregs *r
     c->dr[6] = regs->dr6;
     c->dr[7] = regs->dr7;
     bt_debug_update(c);
+    return 0;
+}
+
+int bt_engine_get_tsc(struct cpu_vcpu *vcpu, struct cpu_tsc *tsc)
+{
+    *tsc = (struct cpu_tsc){ .offset = vcpu->c.tsc_offset, .khz = vcpu->c.vm->tsc_khz };
+    return 0;
+}
+
+int bt_engine_set_tsc(struct cpu_vcpu *vcpu, const struct cpu_tsc *tsc)
+{
+    vcpu->c.tsc_offset = tsc->offset;
+    bt_pv_tsc_changed(&vcpu->c);
     return 0;
 }

@@ -318,8 +318,8 @@ static int exc_combine(int first, int second)
 /* Is the exception a fault, whose frame has RF set? Of #DB, only general detect. */
 static bool exc_is_fault(const struct bt_vcpu *c)
 {
-    if (c->exc.soft || c->exc.vector == BT_NMI || c->exc.vector == BT_MC)
-        return false;
+    if (c->exc.soft || c->exc.vector == BT_NMI || c->exc.vector == BT_MC || c->exc.vector > 31)
+        return false; /* above 31: an interrupt of a state that was saved in the middle of its delivery */
     return c->exc.vector != BT_DB || (c->exc.payload & BT_DR6_BD);
 }
 

@@ -513,7 +513,7 @@ static int bt_bind_misc(const struct bt_insn *in, struct bt_op *op, unsigned arg
         op->flags &= (uint16_t)~BT_OPF_MEM; /* prefetches and wide NOPs touch nothing */
         break;
     case BT_MISC_PAUSE:
-        if (in->zi.raw.rex.B) { /* F3 41 90 is XCHG R8, rAX to the CPU */
+        if (in->zi.raw.rex.B && in->amd) { /* F3 41 90 is XCHG R8, rAX to AMD's CPUs, PAUSE to Intel's */
             op->dst = BT_R8 * 8;
             op->src = BT_RAX * 8;
             return bt_set(op, bt_int_xchg_rr[bt_size4(op->osize * 8U)]);

@@ -253,6 +253,10 @@ bool bt_msr_read(struct bt_vcpu *c, uint32_t index, uint64_t *ret, bool host)
         return bt_lapic_msr_read(c, index, ret);
     if (bt_pv_msr(index))
         return bt_pv_msr_read(c, index, ret);
+    if (index == CPU_MSR_PV_KICKED && host) {
+        *ret = bt_pv_kicked(c);
+        return true;
+    }
     switch (index) {
     case MSR_EFER:
         *ret = c->efer;
@@ -397,5 +401,7 @@ bool bt_msr_write(struct bt_vcpu *c, uint32_t index, uint64_t v, bool host)
         return bt_lapic_msr_write(c, index, v, host);
     if (bt_pv_msr(index))
         return bt_pv_msr_write(c, index, v);
+    if (index == CPU_MSR_PV_KICKED && host)
+        return bt_pv_set_kicked(c, v);
     return msr_write_special(c, index, v, host);
 }

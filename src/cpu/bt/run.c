@@ -52,6 +52,11 @@ static void run_init_sipi(struct bt_vcpu *c, uint32_t ev)
     }
 }
 
+void bt_vcpu_accept(struct bt_vcpu *c)
+{
+    run_init_sipi(c, atomic_load(&c->events));
+}
+
 /* Deliver an external interrupt if one can be taken. The flag is cleared before the controller is asked, so that one
  * which arrives in between sets it again. */
 static bool run_interrupt(struct bt_vcpu *c)

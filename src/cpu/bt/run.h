@@ -8,6 +8,9 @@
  * state is in c->xsave when it returns. */
 void bt_vcpu_loop(struct bt_vcpu *c, struct cpu_exit *ret_exit);
 
+/* Act upon an INIT or SIPI that has arrived. The vCPU does not run. */
+void bt_vcpu_accept(struct bt_vcpu *c);
+
 /* Events that matter now: an interrupt only while IF is set. BT_EV_IRQ is bit 1, IF bit 9. */
 static ALWAYS_INLINE uint32_t bt_run_events(const struct bt_vcpu *c)
 {

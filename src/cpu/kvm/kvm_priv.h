@@ -118,5 +118,7 @@ int kvm_get_mp_state(struct cpu_vcpu *vcpu, struct kvm_mp_state *state);
 int kvm_set_mp_state(struct cpu_vcpu *vcpu, const struct kvm_mp_state *state);
 int kvm_get_debugregs(struct cpu_vcpu *vcpu, struct kvm_debugregs *regs);
 int kvm_set_debugregs(struct cpu_vcpu *vcpu, const struct kvm_debugregs *regs);
+int kvm_get_tsc(struct cpu_vcpu *vcpu, struct cpu_tsc *tsc);
+int kvm_set_tsc(struct cpu_vcpu *vcpu, const struct cpu_tsc *tsc);
 
 #endif

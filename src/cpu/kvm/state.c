@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <x86intrin.h>
 
 #include "base/cleanup.h"
 
@@ -154,3 +155,42 @@ int kvm_set_clock(struct cpu_vm *vm, const struct kvm_clock_data *clock)
         return (present) ? kvm_ioctl_ptr(vcpu->fd, set, state) : -ENOTTY; \
     }
 KVM_STATE_TABLE(KVM_DEFINE_STATE)
+
+#define KVM_MSR_TSC 0x10U
+
+/* The offset as such since Linux 5.16; before, what the counter shows. KVM makes counters equal that are set to nearly
+ * the same at nearly the same time. */
+int kvm_get_tsc(struct cpu_vcpu *vcpu, struct cpu_tsc *tsc)
+{
+    uint64_t offset = 0;
+    const struct kvm_device_attr attr = { .group = KVM_VCPU_TSC_CTRL,
+                                          .attr = KVM_VCPU_TSC_OFFSET,
+                                          .addr = (uintptr_t)&offset };
+    struct cpu_msr_entry msr = { .index = KVM_MSR_TSC };
+    int khz = kvm_ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0), res;
+
+    res = kvm_ioctl_ptr(vcpu->fd, KVM_GET_DEVICE_ATTR, &attr);
+    if (res < 0) {
+        res = kvm_get_msrs(vcpu, &msr, 1);
+        offset = msr.value - __rdtsc();
+    }
+    if (res < 0)
+        return res;
+    *tsc = (struct cpu_tsc){ .offset = offset, .khz = khz > 0 ? (uint64_t)khz : 0 };
+    return 0;
+}
+
+int kvm_set_tsc(struct cpu_vcpu *vcpu, const struct cpu_tsc *tsc)
+{
+    const struct kvm_device_attr attr = { .group = KVM_VCPU_TSC_CTRL,
+                                          .attr = KVM_VCPU_TSC_OFFSET,
+                                          .addr = (uintptr_t)&tsc->offset };
+    struct cpu_msr_entry msr = { .index = KVM_MSR_TSC };
+    int res = kvm_ioctl_ptr(vcpu->fd, KVM_SET_DEVICE_ATTR, &attr);
+
+    if (res >= 0)
+        return 0;
+    msr.value = __rdtsc() + tsc->offset;
+    res = kvm_set_msrs(vcpu, &msr, 1);
+    return res < 0 ? res : 0;
+}

@@ -74,6 +74,7 @@ static int kvm_create_vm(struct cpu_vm *vm)
     const uint64_t identity = KVM_IDENTITY_MAP_ADDR;
     const struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
     struct kvm_enable_cap failure_bytes = { .cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE, .args = { 1 } };
+    struct kvm_enable_cap payload = { .cap = KVM_CAP_EXCEPTION_PAYLOAD, .args = { 1 } };
     int res = kvm_ioctl(vm->kvm_fd, KVM_CREATE_VM, 0);
 
     if (res < 0)
@@ -95,6 +96,8 @@ static int kvm_create_vm(struct cpu_vm *vm)
         return res;
     /* Where the kernel has it, the failing instruction comes with the exit; elsewhere vcpu.c reads it from memory. */
     (void)kvm_ioctl_ptr(vm->fd, KVM_ENABLE_CAP, &failure_bytes);
+    /* Without it set_events refuses a state that says what its exceptions carry, as those of our own engine do. */
+    (void)kvm_ioctl_ptr(vm->fd, KVM_ENABLE_CAP, &payload);
     return kvm_irq_load_routes_locked(vm);
 }
 
@@ -239,5 +242,7 @@ const struct cpu_ops cpu_kvm_ops = {
     .set_mp_state = kvm_set_mp_state,
     .get_debugregs = kvm_get_debugregs,
     .set_debugregs = kvm_set_debugregs,
+    .get_tsc = kvm_get_tsc,
+    .set_tsc = kvm_set_tsc,
     .stats = kvm_stats,
 };

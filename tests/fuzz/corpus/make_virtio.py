@@ -47,15 +47,27 @@ def blk(packed):
     save("virtio_blk", "packed" if packed else "split", 7 if packed else 1, memory)
 
 
-def net(packed):
-    memory = bytearray(0x2000)
-    for i in range(4):
-        chain(memory, 0, packed, [(0x1000 + 0x400 * i, 0x200, WRITE)], i)
-    put(memory, 0x800, struct.pack("<BBHHHHH", 1, 0, 0, 0, 14, 6, 0) + b"\x52\x54\0\0\0\1" * 2 + b"\x08\0" + b"x" * 600)
-    chain(memory, 1, packed, [(0x800, 12, 0), (0x80c, 614, 0)])
-    put(memory, 0xc00, b"\1\0" + struct.pack("<II", 0, 1) + b"\1\2\3\4\5\6")
-    chain(memory, 2, packed, [(0xc00, 16, 0), (0xd00, 1, WRITE)])
-    save("virtio_net", "packed" if packed else "split", 7 if packed else 3, memory)
+def net(packed, pairs):
+    memory = bytearray(0x4000)
+    ctrl = 4 if pairs > 1 else 2
+    for queue in range(0, ctrl, 2):
+        for i in range(4):
+            chain(memory, queue, packed, [(0x2000 + 0x800 * queue + 0x400 * i, 0x200, WRITE)], i)
+    macs = b"\x52\x54\0\0\0\1" * 2
+    put(memory, 0xa00, struct.pack("<BBHHHHH", 1, 0, 0, 0, 14, 6, 0) + macs + b"\x88\x88" + b"x" * 600)
+    chain(memory, 1, packed, [(0xa00, 12, 0), (0xa0c, 614, 0)])
+    tcp = struct.pack(">HHIIBBHHH", 1, 2, 3, 4, 5 << 4, 0x99, 500, 0, 0) + b"y" * 900
+    ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(tcp), 1, 0x4000, 64, 6, 0) + b"\x0a\0\0\1\x0a\0\0\2" + tcp
+    put(memory, 0x1000, struct.pack("<BBHHHHH", 1, 1, 54, 200, 34, 16, 0) + macs + b"\x08\0" + ip)
+    chain(memory, 3 if pairs > 1 else 1, packed, [(0x1000, 12, 0), (0x100c, 14 + len(ip), 0)], 0 if pairs > 1 else 2)
+    commands = [b"\1\0" + struct.pack("<II", 0, 1) + b"\1\2\3\4\5\6", b"\5\0" + struct.pack("<Q", 2 | 1 << 7), b"\0\0\0"]
+    commands += [b"\4\0\2\0"] if pairs > 1 else []
+    slot = 0
+    for i, command in enumerate(commands):
+        put(memory, 0x1800 + 32 * i, command)
+        slot = chain(memory, ctrl, packed, [(0x1800 + 32 * i, len(command), 0), (0x1900, 1, WRITE)], slot)
+    name = ("packed" if packed else "split") + (str(pairs) if pairs > 1 else "")
+    save("virtio_net", name, (7 if packed else 3) | (0 if pairs > 1 else 8), memory)
 
 
 def pci():
@@ -72,5 +84,6 @@ def pci():
 
 for is_packed in (False, True):
     blk(is_packed)
-    net(is_packed)
+    net(is_packed, 1)
+    net(is_packed, 2)
 pci()

@@ -98,6 +98,8 @@ static void vdev_find(unsigned slot)
     if (d->type == VIRTIO_NET) {
         net = d;
         d->name = "net";
+    } else if (d->type == VIRTIO_VSOCK) {
+        d->name = "vsock";
     } else if (d->type == VIRTIO_RNG) {
         rng = d;
         d->name = "rng";
@@ -425,12 +427,28 @@ static bool net_works(struct vdev *d)
     return false;
 }
 
+/* A reset of a connection that is not there is taken, and answered by nothing. */
+static bool vsock_works(struct vdev *d)
+{
+    uint8_t *out = d->q[1].buf;
+    struct seg seg = { (uint64_t)out, 44, false };
+
+    memset(out, 0, 44);
+    out[0] = 3;  /* from this guest */
+    out[8] = 2;  /* to the host */
+    out[28] = 1; /* a stream */
+    out[30] = 3; /* VIRTIO_VSOCK_OP_RST */
+    return ring_request(d, 1, &seg, 1);
+}
+
 bool vdev_works(struct vdev *d)
 {
     if (vdev_status(d) & ST_NEEDS_RESET)
         return false;
     if (d->type == VIRTIO_BLK)
         return blk_works(d);
+    if (d->type == VIRTIO_VSOCK)
+        return vsock_works(d);
     return d->type == VIRTIO_NET ? net_works(d) : rng_works(d);
 }
 

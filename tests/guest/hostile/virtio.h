@@ -10,7 +10,7 @@
 #define ECAM 0xe0000000ULL
 #define MMIO_HOLE 0xd8000000ULL /* in the 32-bit PCI window, behind all BARs */
 
-enum { VIRTIO_NET = 1, VIRTIO_BLK = 2, VIRTIO_RNG = 4 };
+enum { VIRTIO_NET = 1, VIRTIO_BLK = 2, VIRTIO_RNG = 4, VIRTIO_VSOCK = 19 };
 enum { DESC_NEXT = 1, DESC_WRITE = 2, DESC_INDIRECT = 4, DESC_AVAIL = 0x80, DESC_USED = 0x8000 };
 enum {
     ST_ACK = 1,

@@ -57,6 +57,9 @@ int bt_pv_cpuid(struct kvm_cpuid_entry2 *entries, unsigned capacity, unsigned *n
 bool bt_pv_msr(uint32_t index); /* is it one of ours? */
 bool bt_pv_msr_read(struct bt_vcpu *c, uint32_t index, uint64_t *ret);
 bool bt_pv_msr_write(struct bt_vcpu *c, uint32_t index, uint64_t value);
+/* CPU_MSR_PV_KICKED. The vCPU does not run. */
+uint64_t bt_pv_kicked(struct bt_vcpu *c);
+bool bt_pv_set_kicked(struct bt_vcpu *c, uint64_t value);
 /* VMCALL/VMMCALL at CPL 0: arguments in registers, result in RAX (KVM_HC_*: kick, send IPI, sched yield, clock
  * pairing). */
 void bt_pv_hypercall(struct bt_vcpu *c);

@@ -174,6 +174,9 @@ int bt_lapic_get(struct bt_vcpu *c, struct kvm_lapic_state *s)
 
     if (bt_pv_eoi_disarm(c))
         bt_lapic_eoi(l);
+    /* A one-shot count that is over and was not looked at would be read as none. */
+    bt_lapic_timer_run(l, chip_now(l->chip));
+    bt_lapic_timer_arm(l);
     for (unsigned reg = 0; reg < LAPIC_NREGS; reg++) {
         uint32_t v = lapic_get(l, reg);
 

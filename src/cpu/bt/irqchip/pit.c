@@ -440,6 +440,7 @@ int bt_pit_get(struct bt_vm *vm, struct kvm_pit_state2 *pit)
     pit->flags = chip->pit.flags | (chip->pit.speaker ? KVM_PIT_FLAGS_SPEAKER_DATA_ON : 0);
     for (unsigned i = 0; i < ARRAY_SIZE(pit->reserved); i++)
         pit->reserved[i] = 0;
+    pit->reserved[0] = atomic_load(&chip->pit.owed); /* KVM ignores it */
     bt_unlock(&chip->lock);
     return 0;
 }
@@ -454,7 +455,7 @@ int bt_pit_set(struct bt_vm *vm, const struct kvm_pit_state2 *pit)
         pit_import(chip, i, &pit->channels[i], now);
     chip->pit.flags = pit->flags & KVM_PIT_FLAGS_HPET_LEGACY;
     chip->pit.speaker = (pit->flags & KVM_PIT_FLAGS_SPEAKER_DATA_ON) != 0;
-    atomic_store(&chip->pit.owed, 0);
+    atomic_store(&chip->pit.owed, MIN(pit->reserved[0], PIT_OWED_MAX));
     bt_pit_run(chip, now);
     bt_unlock(&chip->lock);
     return 0;

@@ -104,6 +104,24 @@ static bool pv_tsc_stable(const struct bt_vcpu *c)
     return true;
 }
 
+/* A word that stands in a time page. */
+static uint32_t pv_clock_seen(struct bt_vcpu *c, uint64_t gpa)
+{
+    struct bt_pv_place at;
+
+    return (gpa & 3) == 0 && pv_find(c, gpa, 4, &at) ? *(volatile bt_u32 *)at.host : 0;
+}
+
+/* Whether the guest is to be told that it was stopped: until it has seen that, which it says by clearing the flag. */
+static bool pv_clock_stopped(struct bt_vcpu *c, uint64_t gpa)
+{
+    uint32_t stops = atomic_load(&c->vm->pv->stops);
+    bool stopped = c->pv->stops != stops;
+
+    c->pv->stops = stops;
+    return stopped || (c->pv->clock_version && (pv_clock_seen(c, gpa + 28) >> 8 & PVCLOCK_GUEST_STOPPED));
+}
+
 /* Write this vCPU's time page: an odd version while it changes. */
 static void pv_clock_publish(struct bt_vcpu *c)
 {
@@ -129,10 +147,11 @@ static void pv_clock_publish(struct bt_vcpu *c)
     t.tsc_to_system_mul = pv_vm->clock.mul;
     t.tsc_shift = pv_vm->clock.shift;
     bt_unlock(&pv_vm->lock);
-    t.flags = (uint8_t)((pv_tsc_stable(c) ? PVCLOCK_TSC_STABLE : 0) | (pv->stopped ? PVCLOCK_GUEST_STOPPED : 0));
-    pv->stopped = false;
+    t.flags =
+        (uint8_t)((pv_tsc_stable(c) ? PVCLOCK_TSC_STABLE : 0) | (pv_clock_stopped(c, gpa) ? PVCLOCK_GUEST_STOPPED : 0));
 
-    t.version = pv->clock_version + 1;
+    /* Odd, and not one that a guest which was saved while it read the page has seen. */
+    t.version = (MAX(pv->clock_version, pv_clock_seen(c, gpa)) + 1) | 1;
     if (!pv_store(c, gpa, &t.version, sizeof(t.version)))
         return;
     atomic_signal_fence(memory_order_seq_cst);
@@ -198,15 +217,9 @@ int bt_pv_set_clock(struct bt_vm *vm, const struct kvm_clock_data *clock)
 void bt_pv_refresh(struct bt_vcpu *c)
 {
     struct bt_pv *pv = c->pv;
-    uint32_t stops;
 
     if (!pv || pv->generation == atomic_load(&c->vm->pv->generation))
         return;
-    stops = atomic_load(&c->vm->pv->stops);
-    if (pv->stops != stops) {
-        pv->stops = stops;
-        pv->stopped = (pv->system_time & 1) != 0;
-    }
     pv->generation = atomic_load(&c->vm->pv->generation);
     pv_clock_publish(c);
 }
@@ -340,6 +353,20 @@ bool bt_pv_msr(uint32_t index)
 {
     return index == MSR_KVM_WALL_CLOCK || index == MSR_KVM_SYSTEM_TIME || index == MSR_KVM_WALL_CLOCK_NEW ||
            index == MSR_KVM_SYSTEM_TIME_NEW || index == MSR_KVM_STEAL_TIME || index == MSR_KVM_PV_EOI_EN;
+}
+
+uint64_t bt_pv_kicked(struct bt_vcpu *c)
+{
+    return atomic_load(&c->pv->kicked);
+}
+
+bool bt_pv_set_kicked(struct bt_vcpu *c, uint64_t value)
+{
+    if (value > 1)
+        return false;
+    atomic_store(&c->pv->kicked, value == 1);
+    bt_vcpu_signal(c, BT_EV_TIMER); /* it looks there */
+    return true;
 }
 
 bool bt_pv_msr_read(struct bt_vcpu *c, uint32_t index, uint64_t *ret)

@@ -22,8 +22,8 @@ struct bt_pv_vm {
 
 struct bt_pv {
     uint64_t system_time, wall_clock, steal, eoi; /* the MSRs */
-    uint32_t clock_version, generation, stops;
-    bool stopped; /* tell the guest that it was stopped, at the next update of its clock */
+    uint32_t clock_version, generation;
+    uint32_t stops; /* of which the guest was told */
     struct bt_pv_place eoi_at, steal_at;
     uint64_t run_delay; /* of the host thread, at the last update */
     uint64_t steal_due_tsc;

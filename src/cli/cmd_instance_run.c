@@ -11,6 +11,8 @@
 #include "instance/lifecycle.h"
 #include "proto/exit_code.h"
 
+#define RUN_START_TRIES 2
+
 static bool run_is_alive(const struct store_instance *i, const struct inst_info *info)
 {
     (void)i;
@@ -56,16 +58,20 @@ static int run_is_running(const struct store_instance *i, bool *ret_alive, struc
 
 static int run_start(void *opaque, struct store *s, struct store_instance *i, struct err *e)
 {
-    bool alive;
-    int r = run_is_running(i, &alive, e);
+    int r = -EBUSY;
 
     (void)opaque;
     (void)s;
-    if (r < 0 || alive)
-        return r; /* alive: that is what was wanted */
-    r = inst_start(i, &(struct inst_start){ 0 }, NULL, e);
-    if (r == -EBUSY && run_is_running(i, &alive, &(struct err){ 0 }) == 0 && alive)
-        return 0;
+    /* One whose place is still taken when it is started ran at that moment, and may have ended at the next look. */
+    for (unsigned n = 0; n < RUN_START_TRIES && r == -EBUSY; n++) {
+        bool alive;
+
+        *e = (struct err){ 0 };
+        r = run_is_running(i, &alive, e);
+        if (r < 0 || alive)
+            return r; /* alive: that is what was wanted */
+        r = inst_start(i, &(struct inst_start){ 0 }, NULL, e);
+    }
     return r;
 }
 

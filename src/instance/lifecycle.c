@@ -15,7 +15,8 @@
 #include "instance/volume.h"
 #include "sys/tree.h"
 
-#define KILLED_CODE 137 /* 128 + SIGKILL: what a supervisor dies of takes its payload along */
+#define KILLED_CODE 137     /* 128 + SIGKILL: what a supervisor dies of takes its payload along */
+#define LIFECYCLE_TRIES 100 /* to remove one that runs and ends, again and again */
 
 int inst_run_init(struct inst_run *run, const struct store_instance *i, struct err *e)
 {
@@ -126,19 +127,29 @@ static int lifecycle_lock(struct store *s, const char *id, bool wait, struct sys
     return r == -ENOENT ? 1 : r;
 }
 
+/* The lock of one that is to be removed, as by lifecycle_lock. One that runs is refused; one that ended between the
+ * look for the lock and the question is tried again. */
+static int lifecycle_lock_ended(struct store *s, const struct store_instance *i, struct sys_place *ret_place,
+                                struct store_instance *now, struct err *e)
+{
+    for (unsigned n = 0; n < LIFECYCLE_TRIES; n++) {
+        struct inst_info info = { 0 };
+        int r = lifecycle_lock(s, i->id, true, ret_place, now, e);
+
+        if (r != -EBUSY || (e && e->code != 0))
+            return r;
+        if (inst_ask(i, &info, NULL) == 0 && info.alive)
+            return err_set(e, EBUSY, "%s is %s; stop it first, or give --force", i->name, inst_status(i, &info));
+    }
+    return err_set(e, EBUSY, "%s is being worked on; try again, or give --force", i->name);
+}
+
 int inst_remove(struct store *s, const struct store_instance *i, struct err *e)
 {
     AUTO_FREE struct store_instance *now = malloc(sizeof(*now));
     struct sys_place place = { .lock = -1, .socket = -1 };
-    int r = now ? lifecycle_lock(s, i->id, true, &place, now, e) : err_set(e, ENOMEM, "out of memory");
+    int r = now ? lifecycle_lock_ended(s, i, &place, now, e) : err_set(e, ENOMEM, "out of memory");
 
-    if (r == -EBUSY && (!e || e->code == 0)) {
-        struct inst_info info = { 0 };
-
-        return inst_ask(i, &info, NULL) == 0 && info.alive
-                   ? err_set(e, EBUSY, "%s is %s; stop it first, or give --force", i->name, inst_status(i, &info))
-                   : err_set(e, EBUSY, "%s is being worked on; try again, or give --force", i->name);
-    }
     if (r != 0)
         return r < 0 ? r : 0; /* somebody else removed it */
     r = inst_repair_locked(s, now, e);

@@ -1,6 +1,7 @@
 #include "instance/place.h"
 
 #include <errno.h>
+#include <json-c/json.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include "sys/loop.h"
 
 #define PLACE_NAP_NS 10000000L
+#define PLACE_ANSWER_MS 60000        /* one that saves its machine answers after that */
 #define PLACE_WAIT_NS 60000000000ULL /* unmounting and removing may take their time */
 
 static int place_too_long(struct err *e)
@@ -77,6 +79,20 @@ static int place_try(const char *root, const char *name, bool as_shim, struct sy
                    root, strerror(-r));
 }
 
+/* Whether the supervisor behind sock serves it. One that is leaving resets connections that it never took. */
+static bool place_is_served(int sock)
+{
+    const struct proto_msg_peer peer = { .kind = "instance", .name = "", .process = "supervisor", .remedy = "" };
+    AUTO_FREE char *text = NULL;
+    json_object *reply = NULL;
+    int r = shim_msg_request_to_json(&(struct shim_msg_request){ .op = SHIM_MSG_INFO }, &text);
+
+    if (r == 0)
+        r = proto_msg_call(sock, &peer, text, NULL, 0, PLACE_ANSWER_MS, &reply, NULL, NULL, NULL);
+    json_object_put(reply);
+    return r != -ECONNRESET && r != -EPIPE;
+}
+
 /* Wait for whoever has the lock without serving its socket: it will be done soon. */
 static int place_wait(const char *id, bool as_shim, struct sys_place *p, struct err *e)
 {
@@ -93,10 +109,10 @@ static int place_wait(const char *id, bool as_shim, struct sys_place *p, struct 
         if (r != -EBUSY)
             return r;
         r = inst_connect(id, &sock, e);
+        if (r == 0 && place_is_served(sock))
+            r = -EBUSY;
         base_closep(&sock);
-        if (r == 0)
-            return -EBUSY;
-        if (r != -ENOENT)
+        if (r < 0 && r != -ENOENT)
             return r;
         if (sys_now_ns() > end)
             return err_set(e, ETIMEDOUT,

@@ -98,7 +98,15 @@ def case_failed():
     make('good', 'exit=0')
     done = run('start', 'bad', 'good', 'none')
     check(done.returncode == lab.FAILED and done.stdout == 'good\n' and done.stderr.count('\n') == 2, f'{done}')
+    output('wait', 'good')
     output('rm', 'bad', 'good')
+    # One that is ending runs, or can be started or removed; nobody hears that it is being worked on.
+    for _ in range(20):
+        make('brief', 'exit=0')
+        for _ in range(3):
+            output('start', 'brief')
+        while (done := run('rm', 'brief')).returncode:
+            check('brief is running; stop it first' in done.stderr, f'{done}')
     check_clean()
 
 

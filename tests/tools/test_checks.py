@@ -1,12 +1,18 @@
 #!/usr/bin/env python3
 """The checks of tools/ are themselves checked: each small tree below violates one rule, and the check must say so with the
 right message and fail; a clean tree must pass every check."""
+import contextlib
+import importlib.machinery
+import importlib.util
+import io
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import unittest
 
+sys.dont_write_bytecode = True  # of tools/check
 TOOLS = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'tools')
 
 CLEAN = {
@@ -290,6 +296,41 @@ class Scripts(Tree):
         status, out = self.run_in_tree('check-shell')
         self.assertEqual(status, 1)
         self.assertIn('SC2086', out)
+
+
+class Again(Tree):
+    """tools/check over a project of a few shell tests, some of which fail, or fail the first time."""
+
+    def tally(self, tests):
+        """tests: name: shell command. Returns the tally and what was said."""
+        loader = importlib.machinery.SourceFileLoader('check', os.path.join(TOOLS, 'check'))
+        check = importlib.util.module_from_spec(importlib.util.spec_from_loader('check', loader))
+        loader.exec_module(check)
+        self.write({'meson.build': "project('caisson')\n" + ''.join(
+            f"test('{name}', find_program('sh'), args : ['-c', '{command}'])\n" for name, command in tests.items())})
+        before = os.getcwd()
+        self.addCleanup(os.chdir, before)
+        os.chdir(self.root)
+        subprocess.run(['meson', 'setup', 'build'], check=True, stdout=subprocess.DEVNULL)
+        tally, said = check.Tally(), io.StringIO()
+        with contextlib.redirect_stdout(said):
+            check.meson_tests(tally, 'build', [], 'all', 1)
+            check.run_again(tally)
+        return tally, said.getvalue()
+
+    def test_second_run(self):
+        once = f'echo beside others; [ -e {self.root}/ran ] || {{ touch {self.root}/ran; exit 1; }}'
+        tally, said = self.tally({'good': 'true', 'once': once, 'bad': 'exit 1'})
+        self.assertEqual((tally.passed, tally.failed), (2, 1))
+        self.assertRegex(tally.failures[0][0], r'\bbad: fail$')
+        self.assertRegex(said, r'(?s)    beside others.*\nflaky: \S*once: fail, passed alone')
+        self.assertNotIn('flaky: bad', said)
+
+    def test_many(self):
+        tally, said = self.tally({name: f'[ -e {self.root}/{name} ] || {{ touch {self.root}/{name}; exit 1; }}'
+                                  for name in ('a', 'b', 'c')})
+        self.assertEqual((tally.passed, tally.failed), (0, 3))
+        self.assertNotIn('again', said)
 
 
 if __name__ == '__main__':

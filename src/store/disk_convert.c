@@ -195,6 +195,12 @@ static int convert_stabilise(struct convert *v)
     return !v->config->no_sync && fsync(v->sync_fd) < 0 ? -errno : 0;
 }
 
+/* Whether the target reads as zeroes where nothing was written yet. What a LUKS volume is made of decrypts to noise. */
+static bool convert_blank(const struct convert *v)
+{
+    return v->temp && !v->base && strcmp(v->to->ops->name, "luks") != 0;
+}
+
 static int convert_copy(struct convert *v, struct err *e)
 {
     const struct disk_convert_config *c = v->config;
@@ -206,7 +212,7 @@ static int convert_copy(struct convert *v, struct err *e)
                               .size = v->target.size,
                               .align = convert_align(v),
                               .sparse = c->sparse,
-                              .blank = v->temp != NULL && !v->base,
+                              .blank = convert_blank(v),
                               .compress = c->compress,
                               .one_writer = !c->compress && !v->target.secret,
                               .threads = c->threads,

@@ -140,6 +140,12 @@ class Verbs(unittest.TestCase):
         caisson('convert', path, self.path('enc'), '--encrypt', '--target-secret', self.secret(), '--iter-time', '10')
         self.assertEqual(qemu_json('info', self.path('enc'))['format-specific']['data']['encrypt']['format'], 'luks')
         caisson('compare', path, self.path('enc'), '--secret', self.secret())
+        # A new LUKS volume does not read as zeroes: those of the source have to be written.
+        caisson('convert', path, self.path('luks'), '--format', 'luks', '--target-secret', self.secret(), '--iter-time', '10')
+        caisson('compare', path, self.path('luks'), '--other-format', 'luks', '--secret', self.secret())
+        qemu_img('compare', '--object', f'secret,id=s,file={self.path("secret")}', '--image-opts',
+                 f'driver=qcow2,file.filename={path}',
+                 f'driver=luks,key-secret=s,file.filename={self.path("luks")}')
 
     # ---- info, check, map
 

@@ -147,6 +147,20 @@ class Verbs(unittest.TestCase):
                  f'driver=qcow2,file.filename={path}',
                  f'driver=luks,key-secret=s,file.filename={self.path("luks")}')
 
+    def test_encrypted_preallocation(self):
+        """What is preallocated reads as zeroes; version 2 has no way to say so of a cluster that decrypts to noise."""
+        words = ['--encrypt', '--secret', self.secret(), '--iter-time', '10']
+        zeroes = self.make('zeroes', '1M', '--format', 'raw')
+        path = self.make('three', '1M', '--preallocation', 'metadata', *words)
+        caisson('resize', path, '2M', '--preallocation', 'metadata', '--secret', self.secret())
+        caisson('compare', path, zeroes, '--secret', self.secret())
+        self.refused(FAILED, ['version 3'], 'create', self.path('two'), '1M', '--preallocation', 'metadata', '--qcow2-version', '2',
+                     *words)
+        path = self.make('two', '1M', '--qcow2-version', '2', *words)
+        self.refused(FAILED, ['version 3'], 'resize', path, '2M', '--preallocation', 'metadata', '--secret', self.secret())
+        caisson('resize', path, '2M', '--secret', self.secret())
+        caisson('compare', path, zeroes, '--secret', self.secret())
+
     # ---- info, check, map
 
     def test_info(self):

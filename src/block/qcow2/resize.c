@@ -215,6 +215,9 @@ static int q2_grow(struct q2 *q, uint64_t size, enum blk_prealloc prealloc, stru
     if (prealloc != BLK_PREALLOC_OFF && q->h.backing && !q->extl2)
         return blk_why_set(why, ENOTSUP, q->node.path,
                            "has a backing file, so preallocation takes extended L2 entries; leave it out");
+    if (prealloc != BLK_PREALLOC_OFF && q->luks && q->h.version < 3) /* zeroes that are stored decrypt to noise */
+        return blk_why_set(why, ENOTSUP, q->node.path,
+                           "is encrypted, so preallocation takes qcow2 version 3; leave it out");
     res = q2_grow_begin(q, size, why);
     if (res < 0)
         return res;

@@ -76,7 +76,7 @@ int blk_create(const struct blk_create_config *config, struct blk_why *why)
         res = -errno;
     if (res < 0)
         unlink(temp);
-    if (res < 0 && why && why->path[0])
+    if (res < 0 && why && strcmp(why->path, temp) == 0)
         snprintf(why->path, sizeof(why->path), "%s", config->path);
     return res;
 }

@@ -40,24 +40,16 @@ static bool convert_in_place(const char *path)
 static int convert_check_target(const struct convert *v, struct err *e)
 {
     const struct blk_create_config *target = &v->config->target;
-    const struct blk_open_config open = { .path = target->path, .format = "raw" };
     struct stat from, to;
-    AUTO(blk_node) struct blk_node *old = NULL;
-    struct blk_why why = { 0 };
-    int res;
 
     if (lstat(target->path, &to) < 0)
         return errno == ENOENT ? 0 : disk_fail(e, -errno, target->path, NULL, "make it");
     if (!target->overwrite)
         return disk_fail(e, -EEXIST, target->path, NULL, "make it");
-    if (!S_ISREG(to.st_mode))
-        return err_set(e, EINVAL, "disk %s: it is neither a regular file nor a block device; choose another name",
-                       target->path);
     if (stat(v->config->source.path, &from) == 0 && from.st_dev == to.st_dev && from.st_ino == to.st_ino)
         return err_set(e, EINVAL, "disk %s: it is the source and the target; choose another name for the target",
                        target->path);
-    res = blk_file_open(&open, &old, &why);
-    return res < 0 ? disk_fail(e, res, target->path, &why, "replace it") : 0;
+    return disk_check_replace(target->path, e);
 }
 
 /* Nobody needs half of a temporary file, so it need not be stable before the end. A data file beside it is not ours

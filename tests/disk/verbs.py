@@ -205,6 +205,8 @@ class Verbs(unittest.TestCase):
                 self.refused(CONFLICT, [path, 'in use'], 'info', path)
                 self.refused(CONFLICT, [path, 'in use'], 'resize', path, '+1M')
                 self.refused(CONFLICT, [path, 'in use'], 'convert', path, self.path('new'))
+                self.refused(CONFLICT, [path, 'in use'], 'create', path, '1M', '--force')
+                self.refused(CONFLICT, [path, 'in use'], 'create', self.path('new'), '1M', '--data-file', path, '--force')
                 self.refused(CONFLICT, [path, 'in use'], 'convert', self.make('src' + ''.join(words), '1M'), path, '--force')
                 self.assertEqual(caisson_json('info', path, '--force-share')[0]['virtual_size'], 4 * M)
             finally:

@@ -40,6 +40,7 @@ struct blk_open_config {
     /* Directories that backing and data files must lie below (NULL-terminated; NULL: anywhere). Files that an image of
      * unknown origin names could be secrets of the host. */
     const char *const *allowed_dirs;
+    bool guessed;          /* a backing file of unstated format, which may not name other files: -EPERM */
     bool discard_no_unmap; /* discard=ignore */
     bool no_data;          /* for metadata only: encrypted images need no secret, their data then gives -ENOKEY */
     /* Internal snapshot (id or name) to read instead of the disk as it is; read_only only. -ENOENT: has no such one. */

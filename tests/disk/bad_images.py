@@ -162,6 +162,11 @@ class BadImages(unittest.TestCase):
             f.seek(0x200)
             f.write(b'image')
         self.refused(PERMISSION, 'not stated', 'map', top)
+        os.remove(path)
+        os.rename(self.image('image2', '4096', '-o', f'data_file={self.secret}x,data_file_raw=on'), path)
+        os.replace(self.secret, self.secret + 'x')
+        self.refused(PERMISSION, 'not stated', 'map', top)
+        self.refused(PERMISSION, 'not stated', 'convert', top, target, '--format', 'raw', '--force')
 
     # ---- loops
 

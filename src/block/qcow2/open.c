@@ -243,6 +243,9 @@ static int q2_open_data_file(struct q2 *q, const struct blk_open_config *config,
         return 0;
     if (!q->h.data_file)
         return blk_why_set(why, EMEDIUMTYPE, config->path, "has a data file, but does not say which");
+    if (config->guessed)
+        return blk_why_set(why, EPERM, config->path,
+                           "is a backing file whose format is not stated, and names a data file");
     res = blk_open_child(config, config->path, q->h.data_file, config->read_only, &q->own_data, why);
     if (res == 0)
         q->data = q->own_data;

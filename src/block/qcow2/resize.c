@@ -275,7 +275,8 @@ static int q2_shrink(struct q2 *q, uint64_t size, struct blk_why *why)
     res = q2_exclusive_begin(q);
     if (res < 0)
         return res;
-    res = q->corrupt ? -EIO : q2_bitmaps_resize(q, size, why);
+    /* Their bits are cut when the size is: until then the disk may have to stay as long as it is. */
+    res = q->corrupt ? -EIO : q2_bitmaps_touch(q);
     q2_exclusive_end(q);
     if (res == 0)
         res = q2_size_commit(q, size);
@@ -286,7 +287,9 @@ static int q2_shrink(struct q2 *q, uint64_t size, struct blk_why *why)
     if (res < 0)
         return res;
     q2_shrink_l1(q, size);
-    res = q2_writeback_locked(q, true);
+    res = q2_bitmaps_resize(q, size, why);
+    if (res == 0)
+        res = q2_writeback_locked(q, true);
     if (res == 0)
         res = q2_shrink_file(q);
     if (res == 0 && q->own_data)

@@ -430,6 +430,16 @@ class Verbs(unittest.TestCase):
             blkio(path, ['r 0 2097152 5', 'r 2097152 6291456 0'], '-f', 'raw' if words else 'qcow2')
             for text in ('x', '0', '1', '+', '-8M', '-100M', '+8E', '1000'):
                 self.refused(USAGE, [], 'resize', path, text)
+        # A shrink that was killed has changed the size, and left the clusters behind the new end.
+        for backing in (None, self.make('below', '8M')):
+            path = self.make('killed', '8M', '--cluster-size', '4K', '--force', *(['--backing', backing] if backing else []))
+            blkio(path, ['w 0 8388608 5'], '-f', 'qcow2')
+            with open(path, 'r+b') as f:
+                f.seek(24)
+                f.write((2 * M - 1024).to_bytes(8, 'big'))
+            caisson('resize', path, '8M')
+            blkio(path, ['r 0 2096128 5', 'r 2096128 6292480 0'], '-f', 'qcow2')
+            qemu_img('check', path)
         self.refused(USAGE, ['SIZE'], 'resize', path)
         self.refused(NOT_FOUND, ['missing'], 'resize', self.path('missing'), '1M')
 

@@ -175,14 +175,18 @@ static int q2_grow_begin(struct q2 *q, uint64_t size, struct blk_why *why)
     return res;
 }
 
-/* What lies behind the old end must read as zeroes: the rest of the last cluster, and what a longer backing file has.
- */
+/* What lies behind the old end must read as zeroes: clusters that a shrink has left which was killed, the rest of the
+ * last cluster, and what a longer backing file has. */
 static int q2_grow_zero(struct q2 *q, uint64_t old, uint64_t size)
 {
-    uint64_t end = MIN(align_up(old, q->cluster_size), size);
+    uint64_t end = MIN(align_up(old, q->cluster_size), size), first = q2_clusters(q, old);
+    int res;
 
     if (old == 0) /* new */
         return 0;
+    res = q2_wipe(q, first, q2_clusters(q, size) - first, Q2_WIPE_FORGET);
+    if (res < 0)
+        return res;
     if (q->node.backing)
         end = MAX(end, MIN(q->node.backing->size, size));
     else if (q->h.backing) /* of a length that nobody looked at */

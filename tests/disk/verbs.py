@@ -302,6 +302,25 @@ class Verbs(unittest.TestCase):
             qemu_img('compare', '-f', 'raw', '-F', 'raw', source, self.path('back'))
         self.assertFalse([name for name in self.files() if 'part' in name])
 
+    def test_raw_of_odd_length(self):
+        """Can be read, alone and as a backing file; the rest of its last sector is zeroes."""
+        path = self.path('odd')
+        for length in (100, 1000, 300 * 1024 + 1):
+            with open(path, 'wb') as f:
+                f.write(b'\xab' * length)
+            size = (length + 511) // 512 * 512
+            self.assertEqual(caisson_json('info', path, '--format', 'raw')[0]['virtual_size'], size)
+            told = caisson_json('map', path, '--format', 'raw')
+            self.assertEqual(told[-1]['start'] + told[-1]['length'], size)
+            for name, words in (('a', []), ('b', ['--format', 'raw']), ('c', ['--compress']), ('d', ['--backing', path])):
+                caisson('convert', path, self.path(name), '--source-format', 'raw', '--force', *words)
+                caisson('compare', path, self.path(name), '--format', 'raw', '--other-format', 'raw' if name == 'b' else 'qcow2')
+                qemu_img('compare', '-f', 'raw', '-F', 'raw' if name == 'b' else 'qcow2', path, self.path(name))
+            caisson('create', self.path('top'), '--backing', path + ',format=raw', '--force')
+            blkio(self.path('top'), [f'r 0 {length} 171', f'r {length} {size - length} 0'], '-f', 'qcow2')
+            qemu_img('compare', '-f', 'raw', '-F', 'qcow2', path, self.path('top'))
+            self.refused(FAILED, [path, '512'], 'resize', path, '1M', '--format', 'raw')
+
     def test_convert_finds_zeroes(self):
         source = self.path('zeroes')
         with open(source, 'wb') as f:

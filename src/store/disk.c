@@ -93,6 +93,22 @@ int disk_check_replace(const char *path, struct err *e)
     return res < 0 ? disk_fail(e, res, path, &why, "replace it") : 0;
 }
 
+bool disk_same_file(const char *a, const char *b)
+{
+    struct stat one, other;
+
+    return stat(a, &one) == 0 && stat(b, &other) == 0 && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
+}
+
+int disk_check_loop(struct blk_node *backing, const char *path, struct err *e)
+{
+    for (const struct blk_node *n = backing; n; n = n->backing) {
+        if (disk_same_file(n->path, path))
+            return err_set(e, ELOOP, "disk %s: it would be its own backing file; choose another", path);
+    }
+    return 0;
+}
+
 bool disk_path_is_file(const char *path)
 {
     size_t scheme = strcspn(path, ":/");
@@ -130,6 +146,8 @@ static int disk_create_backing(struct blk_create_config *config, struct err *e)
                                                .no_data = true,
                                                .sharing = BLK_LOCK_NONE },
                     &backing, e);
+    if (res == 0)
+        res = disk_check_loop(backing, config->path, e);
     if (res < 0)
         return res;
     blk_node_info(backing, &info);

@@ -267,6 +267,8 @@ static int convert_open_base(struct convert *v, struct err *e)
         return err_set(e, ENOMEM, "out of memory");
     open.path = full;
     res = disk_open(&open, &v->base, e);
+    if (res == 0)
+        res = disk_check_loop(v->base, c->target.path, e);
     if (res < 0)
         return res;
     blk_node_info(v->base, &info);
@@ -283,10 +285,10 @@ static int convert_run(struct convert *v, struct err *e)
 
     if (res == 0 && in_place && strcmp(v->target.format, "raw") != 0)
         res = err_set(e, EINVAL, "disk %s: a device or remote disk is written as it is; use --format raw", path);
-    if (res == 0 && !in_place)
-        res = convert_check_target(v, e);
     if (res == 0)
         res = convert_open_base(v, e);
+    if (res == 0 && !in_place) /* while all of them are open: none of their files is replaced either */
+        res = convert_check_target(v, e);
     if (res == 0 && !in_place)
         res = convert_temp(v, e);
     if (res == 0)

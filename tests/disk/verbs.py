@@ -350,6 +350,20 @@ class Verbs(unittest.TestCase):
         qemu_img('compare', self.path('top'), self.path('thin'))
         self.assertLess(os.stat(self.path('thin')).st_blocks * 512, M)
 
+    def test_backing_is_not_replaced(self):
+        """--force does not put an image in the place of a file that it is going to stand on."""
+        base, source = self.make('base', '1M', '--data-file', self.path('data')), self.make('source', '1M')
+        for path in (base, source):
+            blkio(path, ['w 0 65536 4'], '-f', 'qcow2')
+        middle = self.make('middle', '1M', '--backing', base)
+        for backing in (base, middle):
+            self.refused(FAILED, [base, 'its own backing'], 'convert', source, base, '--backing', backing, '--force')
+            self.refused(FAILED, [base, 'its own backing'], 'create', base, '--backing', backing, '--force')
+            self.refused(CONFLICT, ['data', 'in use'], 'convert', source, self.path('data'), '--backing', backing, '--force')
+        caisson('compare', source, middle)
+        caisson('convert', source, middle, '--backing', base, '--force')
+        caisson('compare', source, middle)
+
     def test_convert_errors(self):
         source, target = self.make('source', '4M'), self.path('target')
         other = self.make('other', '4M')

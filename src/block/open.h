@@ -42,7 +42,8 @@ struct blk_open_config {
     const char *const *allowed_dirs;
     bool guessed;          /* a backing file of unstated format, which may not name other files: -EPERM */
     bool discard_no_unmap; /* discard=ignore */
-    bool no_data;          /* for metadata only: encrypted images need no secret, their data then gives -ENOKEY */
+    /* For metadata only: encrypted images need no secret, their data then gives -ENOKEY; data files are not opened. */
+    bool no_data;
     /* Internal snapshot (id or name) to read instead of the disk as it is; read_only only. -ENOENT: has no such one. */
     const char *snapshot;
 };

@@ -79,6 +79,9 @@ struct blk_create_config {
 /* A failure leaves no file behind (nor harms one that was there, unless overwrite was asked for). */
 int blk_create(const struct blk_create_config *config, struct blk_why *why) MUST_USE;
 
+/* Give a finished file its name. replace: -EEXIST is not minded. On failure temp stays. */
+int blk_name(const char *temp, const char *path, bool replace) MUST_USE;
+
 /* ---- what formats provide (block/open.c has the one table of them) ---- */
 
 struct blk_format {

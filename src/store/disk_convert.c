@@ -87,11 +87,13 @@ static int convert_publish(struct convert *v, struct err *e)
     const char *slash = strrchr(path, '/');
     AUTO_FREE char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
     AUTO_FD int fd = -1;
+    int res;
 
     if (!folder)
         return err_set(e, ENOMEM, "out of memory");
-    if (renameat2(AT_FDCWD, v->temp, AT_FDCWD, path, v->config->target.overwrite ? 0 : RENAME_NOREPLACE) < 0)
-        return disk_fail(e, -errno, path, NULL, "give it its name");
+    res = blk_name(v->temp, path, v->config->target.overwrite);
+    if (res < 0)
+        return disk_fail(e, res, path, NULL, "give it its name");
     free(STEAL(v->temp));
     if (v->config->no_sync)
         return 0;

@@ -88,6 +88,20 @@ class Verbs(unittest.TestCase):
         self.assertEqual(qemu_json('info', path)['virtual-size'], 2 * M)
         self.assertEqual(self.files(), ['a'])
 
+    @unittest.skipUnless(shutil.which('strace'), 'no strace: apt-get install strace')
+    def test_without_noreplace(self):
+        """A file system that cannot rename without replacing (NFS): a link does as well."""
+        def there(code, *words):
+            run('strace', '-f', '-qq', '-o', self.path('log'), '-e', 'trace=renameat2', '-e', 'inject=renameat2:error=EINVAL',
+                CAISSON, 'disk', *words, code=code)
+            os.remove(self.path('log'))
+        there(0, 'create', self.path('a'), '1M')
+        there(0, 'convert', self.path('a'), self.path('b'), '--format', 'raw')
+        there(CONFLICT, 'create', self.path('a'), '2M')
+        there(CONFLICT, 'convert', self.path('a'), self.path('b'))
+        self.assertEqual(self.files(), ['a', 'b'])
+        self.assertEqual(qemu_json('info', self.path('a'))['virtual-size'], M)
+
     def test_create_errors(self):
         path = self.path('x')
         for code, words, command in (

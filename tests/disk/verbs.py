@@ -195,8 +195,12 @@ class Verbs(unittest.TestCase):
 
     def test_info_escapes(self):
         top = self.path('top')
-        qemu_img('create', '-q', '-u', '-f', 'qcow2', '-b', 'a\x1b[31m\nb', '-F', 'raw', top, '1M')
-        self.assertNotIn('\x1b', caisson('info', top).stdout)
+        qemu_img('create', '-q', '-u', '-f', 'qcow2', '-b', 'a\x1b[31m\x9b31m\x7f\nb', '-F', 'raw', top, '1M')
+        shown, failed = caisson('info', top).stdout, caisson('map', top, code=NOT_FOUND).stderr
+        self.assertIn('a?[31m?31m??b', shown)
+        self.assertIn('a?[31m??31m?', failed)
+        for control in '\x1b', '\x9b', '\x7f':
+            self.assertNotIn(control, shown + failed)
 
     def test_info_errors(self):
         empty = self.path('empty')

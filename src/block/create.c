@@ -50,6 +50,19 @@ static bool blk_create_in_place(const char *path)
     return stat(path, &st) == 0 && S_ISBLK(st.st_mode);
 }
 
+int blk_name(const char *temp, const char *path, bool replace)
+{
+    int res = renameat2(AT_FDCWD, temp, AT_FDCWD, path, replace ? 0 : RENAME_NOREPLACE) < 0 ? -errno : 0;
+
+    if (replace || (res != -EINVAL && res != -ENOSYS))
+        return res;
+    /* A file system that does not know the flag, such as NFS. */
+    if (link(temp, path) < 0)
+        return -errno;
+    (void)unlink(temp);
+    return 0;
+}
+
 int blk_create(const struct blk_create_config *config, struct blk_why *why)
 {
     const struct blk_format *format = blk_format_find(config->format);
@@ -72,11 +85,11 @@ int blk_create(const struct blk_create_config *config, struct blk_why *why)
     if (res < 0)
         return res;
     res = blk_create_fill(temp, format, &rounded, why);
-    if (res == 0 && renameat2(AT_FDCWD, temp, AT_FDCWD, config->path, config->overwrite ? 0 : RENAME_NOREPLACE) < 0)
-        res = -errno;
+    if (res == 0)
+        res = blk_name(temp, config->path, config->overwrite);
     if (res < 0)
         unlink(temp);
-    if (res < 0 && why && why->path[0])
+    if (res < 0 && why && strcmp(why->path, temp) == 0)
         snprintf(why->path, sizeof(why->path), "%s", config->path);
     return res;
 }

@@ -207,21 +207,25 @@ static uint64_t blk_job_pay(struct blk_job *job)
 void blk_front_limit(struct blk_front *front, struct blk_job *job)
 {
     struct list *queue = &front->throttled[job->op != BLK_READ];
-    uint64_t at = 0;
+    const bool first = list_empty(queue), alone = first && list_empty(&front->throttled[job->op == BLK_READ]);
+    uint64_t at;
 
-    if (blk_throttle_on(&front->throttle) && job->op != BLK_FLUSH) {
-        if (list_empty(queue))
-            at = blk_job_pay(job);
-        if (at > 0 || !list_empty(queue)) {
-            blk_job_wait(job, BLK_JOB_THROTTLED, queue);
-            if (at > 0 && (!front->throttle_ns || at < front->throttle_ns)) {
-                front->throttle_ns = at;
-                blk_front_arm(front);
-            }
-            return;
-        }
+    if (!blk_throttle_on(&front->throttle) || job->op == BLK_FLUSH) {
+        blk_job_pass(job);
+        return;
     }
-    blk_job_pass(job);
+    at = alone ? blk_job_pay(job) : 0;
+    if (alone && at == 0) {
+        blk_job_pass(job);
+        return;
+    }
+    blk_job_wait(job, BLK_JOB_THROTTLED, queue);
+    if (alone)
+        front->throttle_ns = at;
+    else if (first)
+        blk_front_release(front);
+    if (first)
+        blk_front_arm(front);
 }
 
 /* Let go on what the limits allow, reads and writes in turn. */
@@ -237,6 +241,7 @@ void blk_front_release(struct blk_front *front)
             struct list *queue = &front->throttled[write];
             struct blk_job *job = CONTAINER_OF(queue->next, struct blk_job, link);
             uint64_t at = list_empty(queue) ? 0 : blk_job_pay(job);
+            bool waits = at > 0 && blk_throttle_shared(&front->throttle);
 
             if (list_empty(queue))
                 continue;
@@ -248,6 +253,8 @@ void blk_front_release(struct blk_front *front)
             } else if (!front->throttle_ns || at < front->throttle_ns) {
                 front->throttle_ns = at;
             }
+            if (waits) /* what it saves up for is not for the others to take: it is its turn */
+                break;
         }
     } while (moved);
 }

@@ -2,8 +2,8 @@
  *
  * A node keeps up to NBD_CONNS connections, as many as the server allows to use together; a call takes one for itself,
  * so that as many calls run at once. A connection that died is made again by the next call that needs it, which then
- * repeats its request (all requests may be repeated); while the server is away, calls fail with -ENOTCONN or what
- * connecting says, and whoever called decides whether to try again. A server that comes back with a disk of another
+ * repeats its request (all requests may be repeated); while the server is away, calls fail with -ENOTCONN or
+ * -ETIMEDOUT, and whoever called decides whether to try again. A server that comes back with a disk of another
  * size is refused.
  *
  * What the server says is checked by libnbd and here; nothing waits for it longer than NBD_TIMEOUT_MS. Spec: the NBD
@@ -236,6 +236,15 @@ static int nbd_exchange(struct nbd *nbd, struct nbd_handle *h, struct nbd_call *
     return *ret_dead ? -ENOTCONN : res;
 }
 
+/* Connect again. Why a server is away makes no difference (its socket is gone, nobody listens, it says nothing that
+ * makes sense yet): it may come back. */
+static int nbd_reconnect(struct nbd *nbd, struct nbd_conn *c)
+{
+    int res = nbd_connect(nbd, c);
+
+    return res < 0 && res != -ESTALE && res != -ETIMEDOUT && res != -ENOMEM ? -ENOTCONN : res;
+}
+
 static int nbd_call(struct nbd *nbd, struct nbd_call *call)
 {
     struct nbd_conn *c = nbd_take(nbd);
@@ -245,7 +254,7 @@ static int nbd_call(struct nbd *nbd, struct nbd_call *call)
         bool fresh = !c->h, dead = false;
 
         if (fresh)
-            res = nbd_connect(nbd, c);
+            res = nbd_reconnect(nbd, c);
         if (c->h)
             res = nbd_exchange(nbd, c->h, call, &dead);
         if (dead)

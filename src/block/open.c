@@ -248,6 +248,7 @@ static int blk_chain_open(const struct blk_open_config *config, struct blk_node 
         lower.path = full;
         lower.format = info.backing_format;
         lower.read_only = true;
+        lower.guessed = !lower.format;
         lower.snapshot = NULL;
         res = blk_open_one(&lower, &n->backing, why);
         stated = lower.format != NULL;

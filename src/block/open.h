@@ -40,8 +40,10 @@ struct blk_open_config {
     /* Directories that backing and data files must lie below (NULL-terminated; NULL: anywhere). Files that an image of
      * unknown origin names could be secrets of the host. */
     const char *const *allowed_dirs;
+    bool guessed;          /* a backing file of unstated format, which may not name other files: -EPERM */
     bool discard_no_unmap; /* discard=ignore */
-    bool no_data;          /* for metadata only: encrypted images need no secret, their data then gives -ENOKEY */
+    /* For metadata only: encrypted images need no secret, their data then gives -ENOKEY; data files are not opened. */
+    bool no_data;
     /* Internal snapshot (id or name) to read instead of the disk as it is; read_only only. -ENOENT: has no such one. */
     const char *snapshot;
 };
@@ -76,6 +78,9 @@ struct blk_create_config {
 };
 /* A failure leaves no file behind (nor harms one that was there, unless overwrite was asked for). */
 int blk_create(const struct blk_create_config *config, struct blk_why *why) MUST_USE;
+
+/* Give a finished file its name. replace: -EEXIST is not minded. On failure temp stays. */
+int blk_name(const char *temp, const char *path, bool replace) MUST_USE;
 
 /* ---- what formats provide (block/open.c has the one table of them) ---- */
 

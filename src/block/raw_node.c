@@ -1,8 +1,9 @@
 /* The raw format: the bytes of the file are the bytes of the disk. A node of its own, so that a disk's size is fixed
- * while a file's is not. */
+ * while a file's is not. A file that does not end with a sector can be read: the rest of its last sector is zeroes. */
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/bits.h"
 #include "block/open.h"
 
 static int blk_raw_pread(struct blk_node *n, uint64_t off, const struct iovec *iov, unsigned n_iov, uint64_t len)
@@ -27,8 +28,13 @@ static int blk_raw_write_zeroes(struct blk_node *n, uint64_t off, uint64_t len, 
 
 static int blk_raw_extent(struct blk_node *n, uint64_t off, uint64_t len, struct blk_extent *ret_extent)
 {
-    int res = blk_extent_here(n->file, off, len, ret_extent);
+    uint64_t end = n->file->size;
+    int res = 0;
 
+    if (off < end)
+        res = blk_extent_here(n->file, off, MIN(len, end - off), ret_extent);
+    else /* of the last sector */
+        *ret_extent = (struct blk_extent){ .flags = BLK_EXT_ZERO, .len = len };
     if (res == 0) /* without a backing file, all of it is decided here */
         ret_extent->flags |= BLK_EXT_ALLOCATED;
     return res;
@@ -37,7 +43,7 @@ static int blk_raw_extent(struct blk_node *n, uint64_t off, uint64_t len, struct
 static int blk_raw_map(struct blk_node *n, enum blk_op op, uint64_t off, uint64_t len,
                        struct blk_piece pieces[BLK_PIECES_MAX])
 {
-    return blk_map(n->file, op, off, len, pieces);
+    return n->size == n->file->size ? blk_map(n->file, op, off, len, pieces) : 0; /* 0: zeroes are to be added */
 }
 
 static void blk_raw_unmap(struct blk_node *n)
@@ -90,13 +96,16 @@ static int blk_raw_open_node(struct blk_node *file, const struct blk_open_config
 
     if (file->size == 0)
         return blk_why_set(why, ENOMEDIUM, config->path, "is empty");
-    if (file->size % BLK_SECTOR)
-        return blk_why_set(why, EMEDIUMTYPE, config->path, "has a size that is not a multiple of 512 bytes");
+    if (file->size % BLK_SECTOR && !config->read_only)
+        return blk_why_set(why, EMEDIUMTYPE, config->path,
+                           "has a size that is not a multiple of 512 bytes, so it can only be read");
+    if (file->size > INT64_MAX - BLK_SECTOR)
+        return -EFBIG;
     n = calloc(1, sizeof(*n));
     if (!n)
         return -ENOMEM;
     *n = (struct blk_node){ .ops = &blk_raw_node_ops,
-                            .size = file->size,
+                            .size = align_up(file->size, BLK_SECTOR),
                             .read_only = config->read_only,
                             .block_size = file->block_size,
                             .physical_block_size = file->physical_block_size,

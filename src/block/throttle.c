@@ -57,7 +57,7 @@ static bool blk_bucket_applies(const struct blk_throttle *t, unsigned i, bool wr
 uint64_t blk_throttle_take(struct blk_throttle *t, bool write, uint64_t ops, uint64_t bytes, uint64_t now_ns)
 {
     struct blk_bucket after[BLK_BUCKETS];
-    uint64_t at = 0;
+    uint64_t at = 0, shared = 0;
 
     if (!t->any)
         return 0;
@@ -76,9 +76,17 @@ uint64_t blk_throttle_take(struct blk_throttle *t, bool write, uint64_t ops, uin
         ready = b->full_ns + MIN(cost, b->burst_ns) - b->burst_ns;
         if (ready > now_ns)
             at = MAX(at, ready);
+        if (ready > now_ns && i % 3 == 0)
+            shared = MAX(shared, ready);
         b->full_ns += cost;
     }
+    t->shared = at != 0 && shared == at;
     if (at == 0)
         memcpy(t->bucket, after, sizeof(after));
     return at;
+}
+
+bool blk_throttle_shared(const struct blk_throttle *t)
+{
+    return t->shared;
 }

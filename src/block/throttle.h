@@ -30,6 +30,7 @@ struct blk_bucket {
 struct blk_throttle {
     struct blk_bucket bucket[BLK_BUCKETS];
     bool any;
+    bool shared; /* see blk_throttle_shared */
 };
 
 /* Start with full buckets. */
@@ -39,5 +40,8 @@ bool blk_throttle_on(const struct blk_throttle *t);
 /* Start ops requests with together bytes of data. 0: they may start, and were paid for; else the time, > now_ns, when
  * to ask again. */
 uint64_t blk_throttle_take(struct blk_throttle *t, bool write, uint64_t ops, uint64_t bytes, uint64_t now_ns);
+/* Whether what the last take has to wait for is a bucket that reads and writes share. Then those of the other kind must
+ * not go before it for ever: small ones would keep the bucket from ever having enough for a large one. */
+bool blk_throttle_shared(const struct blk_throttle *t);
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/bits.h"
 #include "store/disk_priv.h"
@@ -75,6 +76,39 @@ int disk_open_alone(const struct blk_open_config *config, bool read_only, struct
     return disk_open(&c, ret_node, e);
 }
 
+int disk_check_replace(const char *path, struct err *e)
+{
+    const struct blk_open_config open = { .path = path, .format = "raw" };
+    AUTO(blk_node) struct blk_node *old = NULL;
+    struct blk_why why = { 0 };
+    struct stat st;
+    int res;
+
+    if (lstat(path, &st) < 0)
+        return errno == ENOENT ? 0 : disk_fail(e, -errno, path, NULL, "make it");
+    if (!S_ISREG(st.st_mode))
+        return err_set(e, EINVAL, "disk %s: it is neither a regular file nor a block device; choose another name",
+                       path);
+    res = blk_file_open(&open, &old, &why); /* its lock */
+    return res < 0 ? disk_fail(e, res, path, &why, "replace it") : 0;
+}
+
+bool disk_same_file(const char *a, const char *b)
+{
+    struct stat one, other;
+
+    return stat(a, &one) == 0 && stat(b, &other) == 0 && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
+}
+
+int disk_check_loop(struct blk_node *backing, const char *path, struct err *e)
+{
+    for (const struct blk_node *n = backing; n; n = n->backing) {
+        if (disk_same_file(n->path, path))
+            return err_set(e, ELOOP, "disk %s: it would be its own backing file; choose another", path);
+    }
+    return 0;
+}
+
 bool disk_path_is_file(const char *path)
 {
     size_t scheme = strcspn(path, ":/");
@@ -112,6 +146,8 @@ static int disk_create_backing(struct blk_create_config *config, struct err *e)
                                                .no_data = true,
                                                .sharing = BLK_LOCK_NONE },
                     &backing, e);
+    if (res == 0)
+        res = disk_check_loop(backing, config->path, e);
     if (res < 0)
         return res;
     blk_node_info(backing, &info);
@@ -126,12 +162,17 @@ int disk_create(const struct blk_create_config *config, struct err *e)
 {
     struct blk_create_config c = *config;
     struct blk_why why = { 0 };
+    struct stat st;
     int res = 0;
 
     if (c.backing_path && strcmp(c.format, "qcow2") != 0)
         return err_set(e, EINVAL, "disk %s: the format %s has no backing files; use --format qcow2", c.path, c.format);
     if (c.backing_path)
         res = disk_create_backing(&c, e);
+    if (res < 0)
+        return res;
+    if (c.overwrite && !(stat(c.path, &st) == 0 && S_ISBLK(st.st_mode))) /* a device is filled in place */
+        res = disk_check_replace(c.path, e);
     if (res < 0)
         return res;
     if (c.size == 0)

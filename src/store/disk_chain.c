@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/bits.h"
 #include "store/disk_priv.h"
@@ -91,13 +90,6 @@ int disk_commit(const struct blk_open_config *config, bool keep, const struct di
 
 /* ---- rebase ---- */
 
-static bool rebase_same_file(const char *a, const char *b)
-{
-    struct stat one, other;
-
-    return stat(a, &one) == 0 && stat(b, &other) == 0 && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
-}
-
 /* The new backing chain; one that leads back to the image is refused by name, not by its lock. */
 static int rebase_open_new(const struct disk_rebase_config *c, struct blk_node **ret_node, struct err *e)
 {
@@ -112,8 +104,8 @@ static int rebase_open_new(const struct disk_rebase_config *c, struct blk_node *
     open.format = c->backing_format;
     open.read_only = true;
     res = blk_open(&open, ret_node, &why);
-    if (rebase_same_file(full, c->image.path) ||
-        (res == -EBUSY && why.path[0] && rebase_same_file(why.path, c->image.path)))
+    if (disk_same_file(full, c->image.path) ||
+        (res == -EBUSY && why.path[0] && disk_same_file(why.path, c->image.path)))
         return err_set(e, ELOOP, "disk %s: it would be its own backing file; choose another", c->image.path);
     return res < 0 ? disk_fail(e, res, full, &why, "open the new backing file") : 0;
 }

@@ -40,24 +40,16 @@ static bool convert_in_place(const char *path)
 static int convert_check_target(const struct convert *v, struct err *e)
 {
     const struct blk_create_config *target = &v->config->target;
-    const struct blk_open_config open = { .path = target->path, .format = "raw" };
     struct stat from, to;
-    AUTO(blk_node) struct blk_node *old = NULL;
-    struct blk_why why = { 0 };
-    int res;
 
     if (lstat(target->path, &to) < 0)
         return errno == ENOENT ? 0 : disk_fail(e, -errno, target->path, NULL, "make it");
     if (!target->overwrite)
         return disk_fail(e, -EEXIST, target->path, NULL, "make it");
-    if (!S_ISREG(to.st_mode))
-        return err_set(e, EINVAL, "disk %s: it is neither a regular file nor a block device; choose another name",
-                       target->path);
     if (stat(v->config->source.path, &from) == 0 && from.st_dev == to.st_dev && from.st_ino == to.st_ino)
         return err_set(e, EINVAL, "disk %s: it is the source and the target; choose another name for the target",
                        target->path);
-    res = blk_file_open(&open, &old, &why);
-    return res < 0 ? disk_fail(e, res, target->path, &why, "replace it") : 0;
+    return disk_check_replace(target->path, e);
 }
 
 /* Nobody needs half of a temporary file, so it need not be stable before the end. A data file beside it is not ours
@@ -95,11 +87,13 @@ static int convert_publish(struct convert *v, struct err *e)
     const char *slash = strrchr(path, '/');
     AUTO_FREE char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
     AUTO_FD int fd = -1;
+    int res;
 
     if (!folder)
         return err_set(e, ENOMEM, "out of memory");
-    if (renameat2(AT_FDCWD, v->temp, AT_FDCWD, path, v->config->target.overwrite ? 0 : RENAME_NOREPLACE) < 0)
-        return disk_fail(e, -errno, path, NULL, "give it its name");
+    res = blk_name(v->temp, path, v->config->target.overwrite);
+    if (res < 0)
+        return disk_fail(e, res, path, NULL, "give it its name");
     free(STEAL(v->temp));
     if (v->config->no_sync)
         return 0;
@@ -195,6 +189,12 @@ static int convert_stabilise(struct convert *v)
     return !v->config->no_sync && fsync(v->sync_fd) < 0 ? -errno : 0;
 }
 
+/* Whether the target reads as zeroes where nothing was written yet. What a LUKS volume is made of decrypts to noise. */
+static bool convert_blank(const struct convert *v)
+{
+    return v->temp && !v->base && strcmp(v->to->ops->name, "luks") != 0;
+}
+
 static int convert_copy(struct convert *v, struct err *e)
 {
     const struct disk_convert_config *c = v->config;
@@ -206,7 +206,7 @@ static int convert_copy(struct convert *v, struct err *e)
                               .size = v->target.size,
                               .align = convert_align(v),
                               .sparse = c->sparse,
-                              .blank = v->temp != NULL && !v->base,
+                              .blank = convert_blank(v),
                               .compress = c->compress,
                               .one_writer = !c->compress && !v->target.secret,
                               .threads = c->threads,
@@ -269,6 +269,8 @@ static int convert_open_base(struct convert *v, struct err *e)
         return err_set(e, ENOMEM, "out of memory");
     open.path = full;
     res = disk_open(&open, &v->base, e);
+    if (res == 0)
+        res = disk_check_loop(v->base, c->target.path, e);
     if (res < 0)
         return res;
     blk_node_info(v->base, &info);
@@ -285,10 +287,10 @@ static int convert_run(struct convert *v, struct err *e)
 
     if (res == 0 && in_place && strcmp(v->target.format, "raw") != 0)
         res = err_set(e, EINVAL, "disk %s: a device or remote disk is written as it is; use --format raw", path);
-    if (res == 0 && !in_place)
-        res = convert_check_target(v, e);
     if (res == 0)
         res = convert_open_base(v, e);
+    if (res == 0 && !in_place) /* while all of them are open: none of their files is replaced either */
+        res = convert_check_target(v, e);
     if (res == 0 && !in_place)
         res = convert_temp(v, e);
     if (res == 0)

@@ -8,7 +8,7 @@
 
 #include "store/disk_priv.h"
 
-/* Text out of an image: control characters and what is not ASCII could play with the terminal, or with a parser. */
+/* Text out of an image: control characters, also those that UTF-8 has two bytes for, could play with the terminal. */
 static json_object *info_text(const char *text)
 {
     char clean[BLK_PATH_MAX];
@@ -19,6 +19,10 @@ static json_object *info_text(const char *text)
     for (; *text && n + 1 < sizeof(clean); text++) {
         unsigned char c = (unsigned char)*text;
 
+        if (c == 0xc2 && (unsigned char)text[1] >= 0x80 && (unsigned char)text[1] < 0xa0) {
+            c = 0x7f;
+            text++;
+        }
         clean[n++] = c < 0x20 || c == 0x7f ? '?' : *text;
     }
     clean[n] = '\0';

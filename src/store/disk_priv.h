@@ -42,6 +42,13 @@ int disk_extent_padded(struct blk_node *n, uint64_t off, uint64_t len, struct bl
 int disk_open_alone(const struct blk_open_config *config, bool read_only, struct blk_node **ret_node,
                     struct err *e) MUST_USE;
 
+/* Whether a new image may take the place of what has this name: a regular file that nobody uses, or nothing. -EBUSY. */
+int disk_check_replace(const char *path, struct err *e) MUST_USE;
+
+bool disk_same_file(const char *a, const char *b);
+/* An image at path may not stand on this chain if one of its files is the image itself. -ELOOP. */
+int disk_check_loop(struct blk_node *backing, const char *path, struct err *e) MUST_USE;
+
 /* Whether a path is a name in the file system, not an URI. */
 bool disk_path_is_file(const char *path);
 /* The name of a backing file as it stands in an image, as seen from here: relative ones start at the image's folder.

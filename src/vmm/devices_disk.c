@@ -69,8 +69,8 @@ static int disk_error(const struct vm_disk *d, int code, const struct blk_why *w
     else if (code == ENOKEY)
         remedy = "; give the file with its passphrase with ,secret=file:PATH";
     else if (code == EMEDIUMTYPE && strstr(why->text, "512"))
-        return err_set(e, EINVAL, "disk %s: %s, so it is no disk image; fix it with truncate -s %%512 %s", path,
-                       why->text, path);
+        return err_set(e, EINVAL, "disk %s: %s; open it with ,ro, or fix it with truncate -s %%512 %s", path, why->text,
+                       path);
     return err_set(e, code == EMEDIUMTYPE || code == ENOTSUP ? EINVAL : code, "disk %s: %s%s", path, why->text, remedy);
 }
 

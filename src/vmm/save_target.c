@@ -84,11 +84,14 @@ int save_target_open(struct save_target *t, const char *path, bool replace, stru
 int save_target_take(struct save_target *t, int fd, struct err *e)
 {
     struct stat st;
+    int flags;
 
     *t = (struct save_target){ .fd = fd, .dir_fd = -1 };
-    if (fstat(fd, &st) < 0)
+    flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fstat(fd, &st) < 0)
         return save_target_error(t, -errno, e);
-    if (!S_ISREG(st.st_mode) || st.st_size != 0 || (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDONLY)
+    /* With O_APPEND, each write would go to the end of the file instead of its place. */
+    if (!S_ISREG(st.st_mode) || st.st_size != 0 || (flags & O_ACCMODE) == O_RDONLY || flags & (O_APPEND | O_PATH))
         return err_set(e, EINVAL, "the descriptor to save to is not that of an empty regular file that can be written");
     return 0;
 }

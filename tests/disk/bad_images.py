@@ -120,6 +120,26 @@ class BadImages(unittest.TestCase):
             self.assertIn(backing, done.stdout)
             self.assertNotIn('root:$6$', done.stdout)
 
+    def test_data_file_is_shown_not_opened(self):
+        path = self.image('image', '4096', '-o', f'data_file={self.folder}/data')
+        os.remove(f'{self.folder}/data')
+        caisson('bitmap', 'add', path, 'b')
+        os.mkfifo(os.path.join(self.folder, 'fifo'))
+        with open(path, 'rb') as f:
+            whole = f.read()
+        at = whole.index(struct.pack('>I', 0x44415441))
+        behind = at + 8 + (int.from_bytes(whole[at + 4:at + 8], 'big') + 7) // 8 * 8
+        for name in (self.secret, os.path.join(self.folder, 'fifo'), '/no/such/file', 'nbd://198.51.100.1/x', '/dev/mem'):
+            text = struct.pack('>II', 0x44415441, len(name)) + name.encode() + bytes(-len(name) % 8)
+            with open(path, 'wb') as f:
+                f.write((whole[:at] + text + whole[behind:65536])[:65536].ljust(65536, b'\0') + whole[65536:])
+            done = bounded('info', path, '--json')
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(name, done.stdout.replace('\\/', '/'))
+            for verb in (['check', path], ['bitmap', 'ls', path], ['bitmap', 'clear', path, 'b']):
+                done = bounded(*verb)
+                self.assertEqual(done.returncode, 0, (verb, name, done.stderr))
+
     def test_backing_outside(self):
         os.symlink(self.secret, os.path.join(self.inside, 'link'))
         target = os.path.join(self.folder, 'target')
@@ -162,6 +182,11 @@ class BadImages(unittest.TestCase):
             f.seek(0x200)
             f.write(b'image')
         self.refused(PERMISSION, 'not stated', 'map', top)
+        os.remove(path)
+        os.rename(self.image('image2', '4096', '-o', f'data_file={self.secret}x,data_file_raw=on'), path)
+        os.replace(self.secret, self.secret + 'x')
+        self.refused(PERMISSION, 'not stated', 'map', top)
+        self.refused(PERMISSION, 'not stated', 'convert', top, target, '--format', 'raw', '--force')
 
     # ---- loops
 

@@ -88,6 +88,20 @@ class Verbs(unittest.TestCase):
         self.assertEqual(qemu_json('info', path)['virtual-size'], 2 * M)
         self.assertEqual(self.files(), ['a'])
 
+    @unittest.skipUnless(shutil.which('strace'), 'no strace: apt-get install strace')
+    def test_without_noreplace(self):
+        """A file system that cannot rename without replacing (NFS): a link does as well."""
+        def there(code, *words):
+            run('strace', '-f', '-qq', '-o', self.path('log'), '-e', 'trace=renameat2', '-e', 'inject=renameat2:error=EINVAL',
+                CAISSON, 'disk', *words, code=code)
+            os.remove(self.path('log'))
+        there(0, 'create', self.path('a'), '1M')
+        there(0, 'convert', self.path('a'), self.path('b'), '--format', 'raw')
+        there(CONFLICT, 'create', self.path('a'), '2M')
+        there(CONFLICT, 'convert', self.path('a'), self.path('b'))
+        self.assertEqual(self.files(), ['a', 'b'])
+        self.assertEqual(qemu_json('info', self.path('a'))['virtual-size'], M)
+
     def test_create_errors(self):
         path = self.path('x')
         for code, words, command in (
@@ -140,6 +154,26 @@ class Verbs(unittest.TestCase):
         caisson('convert', path, self.path('enc'), '--encrypt', '--target-secret', self.secret(), '--iter-time', '10')
         self.assertEqual(qemu_json('info', self.path('enc'))['format-specific']['data']['encrypt']['format'], 'luks')
         caisson('compare', path, self.path('enc'), '--secret', self.secret())
+        # A new LUKS volume does not read as zeroes: those of the source have to be written.
+        caisson('convert', path, self.path('luks'), '--format', 'luks', '--target-secret', self.secret(), '--iter-time', '10')
+        caisson('compare', path, self.path('luks'), '--other-format', 'luks', '--secret', self.secret())
+        qemu_img('compare', '--object', f'secret,id=s,file={self.path("secret")}', '--image-opts',
+                 f'driver=qcow2,file.filename={path}',
+                 f'driver=luks,key-secret=s,file.filename={self.path("luks")}')
+
+    def test_encrypted_preallocation(self):
+        """What is preallocated reads as zeroes; version 2 has no way to say so of a cluster that decrypts to noise."""
+        words = ['--encrypt', '--secret', self.secret(), '--iter-time', '10']
+        zeroes = self.make('zeroes', '1M', '--format', 'raw')
+        path = self.make('three', '1M', '--preallocation', 'metadata', *words)
+        caisson('resize', path, '2M', '--preallocation', 'metadata', '--secret', self.secret())
+        caisson('compare', path, zeroes, '--secret', self.secret())
+        self.refused(FAILED, ['version 3'], 'create', self.path('two'), '1M', '--preallocation', 'metadata', '--qcow2-version', '2',
+                     *words)
+        path = self.make('two', '1M', '--qcow2-version', '2', *words)
+        self.refused(FAILED, ['version 3'], 'resize', path, '2M', '--preallocation', 'metadata', '--secret', self.secret())
+        caisson('resize', path, '2M', '--secret', self.secret())
+        caisson('compare', path, zeroes, '--secret', self.secret())
 
     # ---- info, check, map
 
@@ -161,8 +195,12 @@ class Verbs(unittest.TestCase):
 
     def test_info_escapes(self):
         top = self.path('top')
-        qemu_img('create', '-q', '-u', '-f', 'qcow2', '-b', 'a\x1b[31m\nb', '-F', 'raw', top, '1M')
-        self.assertNotIn('\x1b', caisson('info', top).stdout)
+        qemu_img('create', '-q', '-u', '-f', 'qcow2', '-b', 'a\x1b[31m\x9b31m\x7f\nb', '-F', 'raw', top, '1M')
+        shown, failed = caisson('info', top).stdout, caisson('map', top, code=NOT_FOUND).stderr
+        self.assertIn('a?[31m?31m??b', shown)
+        self.assertIn('a?[31m??31m?', failed)
+        for control in '\x1b', '\x9b', '\x7f':
+            self.assertNotIn(control, shown + failed)
 
     def test_info_errors(self):
         empty = self.path('empty')
@@ -185,6 +223,8 @@ class Verbs(unittest.TestCase):
                 self.refused(CONFLICT, [path, 'in use'], 'info', path)
                 self.refused(CONFLICT, [path, 'in use'], 'resize', path, '+1M')
                 self.refused(CONFLICT, [path, 'in use'], 'convert', path, self.path('new'))
+                self.refused(CONFLICT, [path, 'in use'], 'create', path, '1M', '--force')
+                self.refused(CONFLICT, [path, 'in use'], 'create', self.path('new'), '1M', '--data-file', path, '--force')
                 self.refused(CONFLICT, [path, 'in use'], 'convert', self.make('src' + ''.join(words), '1M'), path, '--force')
                 self.assertEqual(caisson_json('info', path, '--force-share')[0]['virtual_size'], 4 * M)
             finally:
@@ -280,6 +320,25 @@ class Verbs(unittest.TestCase):
             qemu_img('compare', '-f', 'raw', '-F', 'raw', source, self.path('back'))
         self.assertFalse([name for name in self.files() if 'part' in name])
 
+    def test_raw_of_odd_length(self):
+        """Can be read, alone and as a backing file; the rest of its last sector is zeroes."""
+        path = self.path('odd')
+        for length in (100, 1000, 300 * 1024 + 1):
+            with open(path, 'wb') as f:
+                f.write(b'\xab' * length)
+            size = (length + 511) // 512 * 512
+            self.assertEqual(caisson_json('info', path, '--format', 'raw')[0]['virtual_size'], size)
+            told = caisson_json('map', path, '--format', 'raw')
+            self.assertEqual(told[-1]['start'] + told[-1]['length'], size)
+            for name, words in (('a', []), ('b', ['--format', 'raw']), ('c', ['--compress']), ('d', ['--backing', path])):
+                caisson('convert', path, self.path(name), '--source-format', 'raw', '--force', *words)
+                caisson('compare', path, self.path(name), '--format', 'raw', '--other-format', 'raw' if name == 'b' else 'qcow2')
+                qemu_img('compare', '-f', 'raw', '-F', 'raw' if name == 'b' else 'qcow2', path, self.path(name))
+            caisson('create', self.path('top'), '--backing', path + ',format=raw', '--force')
+            blkio(self.path('top'), [f'r 0 {length} 171', f'r {length} {size - length} 0'], '-f', 'qcow2')
+            qemu_img('compare', '-f', 'raw', '-F', 'qcow2', path, self.path('top'))
+            self.refused(FAILED, [path, '512'], 'resize', path, '1M', '--format', 'raw')
+
     def test_convert_finds_zeroes(self):
         source = self.path('zeroes')
         with open(source, 'wb') as f:
@@ -308,6 +367,20 @@ class Verbs(unittest.TestCase):
         caisson('convert', self.path('flat'), self.path('thin'), '--backing', 'base,format=qcow2')
         qemu_img('compare', self.path('top'), self.path('thin'))
         self.assertLess(os.stat(self.path('thin')).st_blocks * 512, M)
+
+    def test_backing_is_not_replaced(self):
+        """--force does not put an image in the place of a file that it is going to stand on."""
+        base, source = self.make('base', '1M', '--data-file', self.path('data')), self.make('source', '1M')
+        for path in (base, source):
+            blkio(path, ['w 0 65536 4'], '-f', 'qcow2')
+        middle = self.make('middle', '1M', '--backing', base)
+        for backing in (base, middle):
+            self.refused(FAILED, [base, 'its own backing'], 'convert', source, base, '--backing', backing, '--force')
+            self.refused(FAILED, [base, 'its own backing'], 'create', base, '--backing', backing, '--force')
+            self.refused(CONFLICT, ['data', 'in use'], 'convert', source, self.path('data'), '--backing', backing, '--force')
+        caisson('compare', source, middle)
+        caisson('convert', source, middle, '--backing', base, '--force')
+        caisson('compare', source, middle)
 
     def test_convert_errors(self):
         source, target = self.make('source', '4M'), self.path('target')
@@ -408,6 +481,16 @@ class Verbs(unittest.TestCase):
             blkio(path, ['r 0 2097152 5', 'r 2097152 6291456 0'], '-f', 'raw' if words else 'qcow2')
             for text in ('x', '0', '1', '+', '-8M', '-100M', '+8E', '1000'):
                 self.refused(USAGE, [], 'resize', path, text)
+        # A shrink that was killed has changed the size, and left the clusters behind the new end.
+        for backing in (None, self.make('below', '8M')):
+            path = self.make('killed', '8M', '--cluster-size', '4K', '--force', *(['--backing', backing] if backing else []))
+            blkio(path, ['w 0 8388608 5'], '-f', 'qcow2')
+            with open(path, 'r+b') as f:
+                f.seek(24)
+                f.write((2 * M - 1024).to_bytes(8, 'big'))
+            caisson('resize', path, '8M')
+            blkio(path, ['r 0 2096128 5', 'r 2096128 6292480 0'], '-f', 'qcow2')
+            qemu_img('check', path)
         self.refused(USAGE, ['SIZE'], 'resize', path)
         self.refused(NOT_FOUND, ['missing'], 'resize', self.path('missing'), '1M')
 

@@ -825,15 +825,43 @@ static void test_limits(void **state)
     end(&f);
 }
 
+static bool first_ended(struct fixture *f)
+{
+    return !f->reqs[0].busy;
+}
+
+/* A large request comes to its turn at a limit for reads and writes, however many small ones of the other kind there
+ * are. */
+static void test_limits_fair(void **state)
+{
+    static struct fixture f;
+
+    (void)state;
+    for (unsigned write = 0; write < 2; write++) {
+        begin(&f, (struct blk_image_config){ .limits.bps = { 4 << 20, 128 << 10 } }, false);
+        assert_int_equal(run(&f, BLK_READ, 0, 128 << 10), 0);
+        start(&f.reqs[10], write ? BLK_WRITE : BLK_READ, 0, 256 << 10);
+        blk_image_kick(f.img);
+        for (unsigned i = 0; i < 200 && f.reqs[10].busy; i++) {
+            start(&f.reqs[0], write ? BLK_READ : BLK_WRITE, 1 << 20, 4096);
+            blk_image_kick(f.img);
+            wait_for(&f, first_ended);
+        }
+        assert_false(f.reqs[10].busy);
+        assert_int_equal(f.reqs[10].res, 0);
+        end(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random), cmocka_unit_test(test_random_sched), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_merge),  cmocka_unit_test(test_durable),      cmocka_unit_test(test_discard),
-        cmocka_unit_test(test_errors), cmocka_unit_test(test_wait),         cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_drain),  cmocka_unit_test(test_quiesce),      cmocka_unit_test(test_filter),
-        cmocka_unit_test(test_guard),  cmocka_unit_test(test_readahead),    cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_random),      cmocka_unit_test(test_random_sched), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_merge),       cmocka_unit_test(test_durable),      cmocka_unit_test(test_discard),
+        cmocka_unit_test(test_errors),      cmocka_unit_test(test_wait),         cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_drain),       cmocka_unit_test(test_quiesce),      cmocka_unit_test(test_filter),
+        cmocka_unit_test(test_guard),       cmocka_unit_test(test_readahead),    cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_limits_fair), cmocka_unit_test(test_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

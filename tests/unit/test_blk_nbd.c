@@ -206,8 +206,13 @@ static void test_lost_server(void **state)
     assert_int_equal(blk_pwrite(n, 0, "stays", 5), 0);
     assert_int_equal(blk_flush(n), 0);
     stop(f);
-    assert_true(blk_pread(n, 0, b, sizeof(b)) < 0);
-    assert_true(blk_pwrite(n, 0, "x", 1) < 0);
+    /* Its socket is gone with it. Whoever waits for a lost server has to see that it is one. */
+    assert_int_equal(blk_pread(n, 0, b, sizeof(b)), -ENOTCONN);
+    assert_int_equal(blk_pwrite(n, 0, "x", 1), -ENOTCONN);
+    assert_int_equal(blk_flush(n), -ENOTCONN);
+    oracle_must("touch %s", f->socket);
+    assert_int_equal(blk_pread(n, 0, b, sizeof(b)), -ENOTCONN);
+    unlink(f->socket);
     /* Back again: the next call works as if nothing had been. */
     start_qemu(f, false);
     assert_int_equal(blk_pread(n, 0, b, sizeof(b)), 0);

@@ -239,6 +239,64 @@ static void test_big(void **state)
     assert_string_equal(qemu_dirty(path, "b"), "0+1048576");
 }
 
+static int no_room(struct blk_node *n, uint64_t size, enum blk_prealloc prealloc, struct blk_why *why)
+{
+    (void)n, (void)size, (void)prealloc, (void)why;
+    return -ENOSPC;
+}
+
+static int no_header(struct blk_node *n, uint64_t off, const struct iovec *iov, unsigned n_iov, uint64_t len)
+{
+    const struct blk_node_ops *ops = n->ops;
+    int r;
+
+    if (off == 0)
+        return -EIO;
+    n->ops = ops - 1; /* what it was */
+    r = blk_pwritev(n, off, iov, n_iov, len);
+    n->ops = ops;
+    return r;
+}
+
+/* A change of the size that fails leaves what is known about changes as it was, too. */
+static void test_size_stays(void **state)
+{
+    const char *path = oracle_path("stays.qcow2");
+    struct blk_node_ops ops[2];
+    struct blk_node *n;
+
+    (void)state;
+    oracle_must("qemu-img create -q -f qcow2 -o cluster_size=512 %s 4M", path);
+    n = img_open(path, false, 0);
+    add(n, "on", 512, true, 0);
+    add(n, "off", 512, true, 0);
+    fill(n, 3 << 20, 512, 1);
+    assert_int_equal(n->ops->bitmap_enable(n, "off", false, NULL), 0);
+    ops[0] = *n->file->ops;
+    for (unsigned i = 0; i < 2; i++) {
+        const struct blk_node_ops *good = n->file->ops;
+
+        ops[1] = ops[0];
+        if (i)
+            ops[1].pwrite = no_header;
+        else
+            ops[1].resize = no_room;
+        n->file->ops = &ops[1];
+        assert_int_equal(blk_resize(n, i ? 1 << 20 : 16 << 20, i ? BLK_PREALLOC_OFF : BLK_PREALLOC_FULL, NULL),
+                         i ? -EIO : -ENOSPC);
+        n->file->ops = good;
+        assert_int_equal(n->size, 4 << 20);
+        blk_node_close(n);
+        clean(path);
+        assert_string_equal(qemu_dirty(path, "on"), "3145728+512");
+        assert_string_equal(qemu_dirty(path, "off"), "3145728+512");
+        n = img_open(path, false, 0);
+        assert_string_equal(dirty(n, "on"), "3145728+512");
+        assert_string_equal(dirty(n, "off"), "3145728+512");
+    }
+    blk_node_close(n);
+}
+
 /* While open for writing, and after a crash, the file says that its bits are not to be trusted. */
 static void test_crash(void **state)
 {
@@ -472,9 +530,9 @@ static void test_killed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ours),    cmocka_unit_test(test_qemus),   cmocka_unit_test(test_big),
-        cmocka_unit_test(test_crash),   cmocka_unit_test(test_threads), cmocka_unit_test(test_snapshot),
-        cmocka_unit_test(test_hostile), cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_ours),       cmocka_unit_test(test_qemus),   cmocka_unit_test(test_big),
+        cmocka_unit_test(test_size_stays), cmocka_unit_test(test_crash),   cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_snapshot),   cmocka_unit_test(test_hostile), cmocka_unit_test(test_killed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

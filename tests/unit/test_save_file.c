@@ -413,12 +413,39 @@ static void target_names(void **state)
     assert_int_equal(rmdir(dir), 0); /* nothing else is left */
 }
 
+/* A descriptor that is given is one to write anywhere to. */
+static void target_taken(void **state)
+{
+    static const struct {
+        const char *path;
+        int flags, want;
+    } cases[] = { { ".", O_TMPFILE | O_RDWR, 0 },
+                  { ".", O_TMPFILE | O_WRONLY, 0 },
+                  { ".", O_TMPFILE | O_RDWR | O_APPEND, -EINVAL },
+                  { "/proc/self/exe", O_RDONLY, -EINVAL },
+                  { "/dev/null", O_RDWR, -EINVAL },
+                  { "/tmp", O_PATH, -EINVAL } };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        int fd = open(cases[i].path[0] == '.' ? "/tmp" : cases[i].path, cases[i].flags | O_CLOEXEC, 0600);
+        struct save_target t;
+        struct err e = { 0 };
+
+        assert_true(fd >= 0);
+        assert_int_equal(save_target_take(&t, fd, &e), cases[i].want);
+        save_target_close(&t);
+        assert_int_equal(fcntl(fd, F_GETFD), -1); /* it was taken in any case */
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(target_names),      cmocka_unit_test(test_round_trip), cmocka_unit_test(test_lazy),
-        cmocka_unit_test(test_lazy_changed), cmocka_unit_test(test_damage),     cmocka_unit_test(test_future),
-        cmocka_unit_test(test_nonsense),     cmocka_unit_test(test_full),       cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(target_names),   cmocka_unit_test(target_taken),      cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_lazy),      cmocka_unit_test(test_lazy_changed), cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_future),    cmocka_unit_test(test_nonsense),     cmocka_unit_test(test_full),
+        cmocka_unit_test(test_no_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

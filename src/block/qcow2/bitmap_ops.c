@@ -52,6 +52,28 @@ void q2_bitmaps_mark(struct q2 *q, uint64_t off, uint64_t len)
 
 /* ---- store, resize ---- */
 
+/* The bits in memory for another size of the disk: what is new is clean, as it reads as zeroes on either side. */
+static int bitmap_resize(struct q2 *q, struct q2_bitmap *b, uint64_t size)
+{
+    struct q2_bitmap resized = *b;
+    uint64_t n;
+    int res = bitmap_touch(q, b);
+
+    if (res == 0)
+        res = q2_bitmap_bits_new(q, &resized, size);
+    if (res < 0)
+        return res;
+    n = MIN(b->n_bits, resized.n_bits);
+    memcpy(resized.bits, b->bits, (n + 7) / 8);
+    if (n % 64)
+        resized.bits[n / 64] &= BIT64(n % 64) - 1;
+    q2_bitmap_bits_free(b);
+    b->bits = resized.bits;
+    b->n_bits = resized.n_bits;
+    b->bits_len = resized.bits_len;
+    return 0;
+}
+
 static int store_locked(struct q2 *q)
 {
     int res = 0;
@@ -61,7 +83,11 @@ static int store_locked(struct q2 *q)
 
         if (!b->changed)
             continue;
-        res = q2_bitmap_bits_store(q, b);
+        /* A change of the disk's size that failed has left it behind, or ahead. */
+        if (b->n_bits != q2_bitmap_n_bits(q->h.size, b->gran_bits))
+            res = bitmap_resize(q, b, q->h.size);
+        if (res == 0)
+            res = q2_bitmap_bits_store(q, b);
         if (res == 0)
             res = q2_bitmap_write_entry(q, b, b->flags & ~Q2_BITMAP_IN_USE);
         if (res == 0)
@@ -91,26 +117,15 @@ int q2_bitmaps_store(struct q2 *q)
     return res;
 }
 
-/* The bits in memory for another size of the disk: what is new is clean, as it reads as zeroes on either side. */
-static int bitmap_resize(struct q2 *q, struct q2_bitmap *b, uint64_t size)
+int q2_bitmaps_touch(struct q2 *q)
 {
-    struct q2_bitmap resized = *b;
-    uint64_t n;
-    int res = bitmap_touch(q, b);
+    int res = 0;
 
-    if (res == 0)
-        res = q2_bitmap_bits_new(q, &resized, size);
-    if (res < 0)
-        return res;
-    n = MIN(b->n_bits, resized.n_bits);
-    memcpy(resized.bits, b->bits, (n + 7) / 8);
-    if (n % 64)
-        resized.bits[n / 64] &= BIT64(n % 64) - 1;
-    q2_bitmap_bits_free(b);
-    b->bits = resized.bits;
-    b->n_bits = resized.n_bits;
-    b->bits_len = resized.bits_len;
-    return 0;
+    for (unsigned i = 0; q->bitmaps && i < q->bitmaps->n && res == 0; i++) {
+        if (q->bitmaps->list[i].usable)
+            res = bitmap_touch(q, &q->bitmaps->list[i]);
+    }
+    return res;
 }
 
 int q2_bitmaps_resize(struct q2 *q, uint64_t size, struct blk_why *why)
@@ -368,7 +383,7 @@ int q2_bitmap_next(struct blk_node *n, const char *name, uint64_t off, uint64_t 
     uint64_t at, len;
     int res = !b ? -ENOENT : !b->usable ? -ESTALE : 0;
 
-    if (res == 0 && off < n->size && q2_bitmap_find(b, off, &at, &len)) {
+    if (res == 0 && off < n->size && q2_bitmap_find(b, off, &at, &len) && at < n->size) {
         *ret_off = at;
         *ret_len = MIN(len, n->size - at);
         res = 1;

@@ -163,6 +163,14 @@ static int q2_create_data_file(struct blk_node *file, const struct blk_create_co
         name = NULL;
         return -ENOMEM;
     }
+    if (c->overwrite && access(name, F_OK) == 0) { /* not while somebody uses it */
+        const struct blk_open_config old = { .path = name };
+        AUTO(blk_node) struct blk_node *used = NULL;
+        int res = blk_file_open(&old, &used, why);
+
+        if (res < 0)
+            return res;
+    }
     fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC | (c->overwrite ? O_TRUNC : O_EXCL), 0600);
     if (fd < 0) {
         int code = errno;

@@ -235,6 +235,36 @@ static int q2_geometry(struct q2 *q)
     return res < 0 ? res : q2_cache_init(&q->rb, (unsigned)MAX(16u, Q2_RB_CACHE_BYTES >> q->cluster_bits));
 }
 
+/* In the place of a data file that is not opened, since only metadata is wanted: nobody has to have it then, and
+ * nothing that a stranger's image names is touched. */
+static int q2_absent_pread(struct blk_node *n, uint64_t off, const struct iovec *iov, unsigned n_iov, uint64_t len)
+{
+    (void)n, (void)off, (void)iov, (void)n_iov, (void)len;
+    return -EIO;
+}
+
+static void q2_absent_close(struct blk_node *n)
+{
+    free(n);
+}
+
+static const struct blk_node_ops q2_absent_ops = {
+    .name = "absent",
+    .pread = q2_absent_pread,
+    .close = q2_absent_close,
+};
+
+static int q2_absent_new(struct blk_node **ret_node)
+{
+    struct blk_node *n = calloc(1, sizeof(*n));
+
+    if (!n)
+        return -ENOMEM;
+    *n = (struct blk_node){ .ops = &q2_absent_ops, .size = INT64_MAX, .read_only = true };
+    *ret_node = n;
+    return 0;
+}
+
 static int q2_open_data_file(struct q2 *q, const struct blk_open_config *config, struct blk_why *why)
 {
     int res;
@@ -243,7 +273,13 @@ static int q2_open_data_file(struct q2 *q, const struct blk_open_config *config,
         return 0;
     if (!q->h.data_file)
         return blk_why_set(why, EMEDIUMTYPE, config->path, "has a data file, but does not say which");
-    res = blk_open_child(config, config->path, q->h.data_file, config->read_only, &q->own_data, why);
+    if (config->guessed)
+        return blk_why_set(why, EPERM, config->path,
+                           "is a backing file whose format is not stated, and names a data file");
+    if (config->no_data)
+        res = q2_absent_new(&q->own_data);
+    else
+        res = blk_open_child(config, config->path, q->h.data_file, config->read_only, &q->own_data, why);
     if (res == 0)
         q->data = q->own_data;
     return res;

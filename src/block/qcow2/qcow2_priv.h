@@ -492,7 +492,9 @@ int q2_snapshot_view(struct q2 *q, const char *id_or_name, struct blk_why *why) 
 int q2_bitmaps_open(struct q2 *q, struct blk_why *why) MUST_USE;
 /* The guest's range is about to change. Never blocks; does nothing without bitmaps. Any thread, any lock held. */
 void q2_bitmaps_mark(struct q2 *q, uint64_t off, uint64_t len);
-/* Alone: the disk's size is about to become size. */
+/* Alone: the file is to say that the bits in it mean nothing until they are stored again. */
+int q2_bitmaps_touch(struct q2 *q) MUST_USE;
+/* Alone: the disk's size is about to become size, or has become it. */
 int q2_bitmaps_resize(struct q2 *q, uint64_t size, struct blk_why *why) MUST_USE;
 /* At close, before the last write-back, no lock held: store what was recorded. Then free q->bitmaps. */
 int q2_bitmaps_store(struct q2 *q) MUST_USE;

@@ -175,14 +175,18 @@ static int q2_grow_begin(struct q2 *q, uint64_t size, struct blk_why *why)
     return res;
 }
 
-/* What lies behind the old end must read as zeroes: the rest of the last cluster, and what a longer backing file has.
- */
+/* What lies behind the old end must read as zeroes: clusters that a shrink has left which was killed, the rest of the
+ * last cluster, and what a longer backing file has. */
 static int q2_grow_zero(struct q2 *q, uint64_t old, uint64_t size)
 {
-    uint64_t end = MIN(align_up(old, q->cluster_size), size);
+    uint64_t end = MIN(align_up(old, q->cluster_size), size), first = q2_clusters(q, old);
+    int res;
 
     if (old == 0) /* new */
         return 0;
+    res = q2_wipe(q, first, q2_clusters(q, size) - first, Q2_WIPE_FORGET);
+    if (res < 0)
+        return res;
     if (q->node.backing)
         end = MAX(end, MIN(q->node.backing->size, size));
     else if (q->h.backing) /* of a length that nobody looked at */
@@ -215,6 +219,9 @@ static int q2_grow(struct q2 *q, uint64_t size, enum blk_prealloc prealloc, stru
     if (prealloc != BLK_PREALLOC_OFF && q->h.backing && !q->extl2)
         return blk_why_set(why, ENOTSUP, q->node.path,
                            "has a backing file, so preallocation takes extended L2 entries; leave it out");
+    if (prealloc != BLK_PREALLOC_OFF && q->luks && q->h.version < 3) /* zeroes that are stored decrypt to noise */
+        return blk_why_set(why, ENOTSUP, q->node.path,
+                           "is encrypted, so preallocation takes qcow2 version 3; leave it out");
     res = q2_grow_begin(q, size, why);
     if (res < 0)
         return res;
@@ -272,7 +279,8 @@ static int q2_shrink(struct q2 *q, uint64_t size, struct blk_why *why)
     res = q2_exclusive_begin(q);
     if (res < 0)
         return res;
-    res = q->corrupt ? -EIO : q2_bitmaps_resize(q, size, why);
+    /* Their bits are cut when the size is: until then the disk may have to stay as long as it is. */
+    res = q->corrupt ? -EIO : q2_bitmaps_touch(q);
     q2_exclusive_end(q);
     if (res == 0)
         res = q2_size_commit(q, size);
@@ -283,7 +291,9 @@ static int q2_shrink(struct q2 *q, uint64_t size, struct blk_why *why)
     if (res < 0)
         return res;
     q2_shrink_l1(q, size);
-    res = q2_writeback_locked(q, true);
+    res = q2_bitmaps_resize(q, size, why);
+    if (res == 0)
+        res = q2_writeback_locked(q, true);
     if (res == 0)
         res = q2_shrink_file(q);
     if (res == 0 && q->own_data)

@@ -23,6 +23,7 @@
 #include "oci/ns.h"
 #include "oci/path.h"
 #include "oci/process_attr.h"
+#include "oci/protect.h"
 #include "oci/sync.h"
 #include "oci/wait.h"
 
@@ -263,12 +264,15 @@ static int exec_step_two(struct oci_exec *x, struct err *e)
     _exit(oci_sync_send(fd, OCI_SYNC_PID, pid) < 0);
 }
 
-/* Child: into the namespaces and the root of the container. The kernel takes the user namespace first. */
+/* Child: into the namespaces and the root of the container. The kernel takes the user namespace first; from then on its
+ * root could look at the descriptors, which lead to the host. */
 static int exec_join(struct oci_exec *x, struct err *e)
 {
     const bool two_steps = exec_needs_two_steps(x);
-    int flags = 0, r;
+    int flags = 0, r = oci_protect_hide(e);
 
+    if (r < 0)
+        return r;
     for (unsigned i = 0; i < OCI_NS_KINDS; i++)
         flags |= exec_has(x, i) && (i != OCI_NS_PID || two_steps) ? oci_ns_flag(i) : 0;
     if (flags && setns(x->pidfd, flags) < 0)
@@ -380,8 +384,8 @@ static int exec_start(struct oci_exec *x, struct err *e)
         r = exec_cgroup(x, e);
     if (r == 0 && !oci_flag(x->args, OCI_OPT_DETACH))
         oci_wait_block();
-    if (r == 0)
-        r = oci_sync_send(fd, OCI_SYNC_GO, 0);
+    if (r == 0 && oci_sync_send(fd, OCI_SYNC_GO, 0) < 0)
+        r = err_set(e, ESRCH, "container %s has ended", x->state->id);
     if (r == 0 && exec_needs_two_steps(x))
         r = exec_take_pid(x, e);
     if (r < 0)

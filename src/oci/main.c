@@ -99,6 +99,8 @@ int oci_main(int argc, char **argv)
 
     if (r == 0)
         r = oci_fill_stdio(&e);
+    if (r == 0)
+        r = oci_args_absolute(&a, &e);
     if (r == 0 && oci_flag(&a, OCI_OPT_HELP))
         r = oci_print_help(false);
     else if (r == 0 && oci_flag(&a, OCI_OPT_VERSION))

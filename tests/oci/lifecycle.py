@@ -235,13 +235,13 @@ def execute():
     expect('both are listed', sorted(json.loads(runtime('ps', '--format', 'json', bundle.id).stdout)), sorted([pid, other]))
     with open(f'/proc/{other}/cgroup', encoding='ascii') as f, open(f'/proc/{pid}/cgroup', encoding='ascii') as g:
         expect('same cgroups', f.read(), g.read())
-    for args, status in ((['/nothing'], (127, 255, 1)), (['/etc'], (126, 255, 1))):
+    for args in (['/nothing'], ['/etc'], []):
         done = runtime('exec', bundle.id, *args, check=False)
-        expect(f'exec {args}: {done.returncode} {done.stderr!r}', (done.returncode in status, bool(done.stderr)), (True, True))
-    expect('exec in none', runtime('exec', 'no-such', '/payload', check=False).returncode in (1, 255), True)
+        expect(f'exec {args}: {done.stderr!r}', (done.returncode, bool(done.stderr)), (255, True))
+    expect('exec in none', runtime('exec', 'no-such', '/payload', check=False).returncode, 255)
     runtime('kill', '--all', bundle.id, 'KILL')
     runtime.stopped(bundle.id)
-    expect('exec in a dead one', runtime('exec', bundle.id, '/payload', check=False).returncode in (1, 255), True)
+    expect('exec in a dead one', runtime('exec', bundle.id, '/payload', check=False).returncode, 255)
     runtime('delete', bundle.id)
     nothing_left('exec', runtime)
 
@@ -254,7 +254,7 @@ def created_exec():
     runtime('start', bundle.id)
     runtime('pause', bundle.id)
     expect('paused', runtime.status(bundle.id), 'paused')
-    expect('exec in a paused one', runtime('exec', bundle.id, '/payload', check=False).returncode in (1, 255), True)
+    expect('exec in a paused one', runtime('exec', bundle.id, '/payload', check=False).returncode, 255)
     expect('second pause', runtime('pause', bundle.id, check=False).returncode, 1)
     expect('freezer', freezer_state(bundle), 'FROZEN')
     runtime('resume', bundle.id)

@@ -22,7 +22,8 @@ enum oci_status oci_container_status(const struct oci_state *s)
     const enum oci_status status = oci_state_status(s);
     AUTO(oci_cgroup) struct oci_cgroup *g = NULL;
 
-    if (status == OCI_RUNNING && oci_state_cgroup(s, &g, NULL) == 0 && g && oci_cgroup_frozen(g) > 0)
+    if ((status == OCI_RUNNING || status == OCI_CREATED) && oci_state_cgroup(s, &g, NULL) == 0 && g &&
+        oci_cgroup_frozen(g) > 0)
         return OCI_PAUSED;
     return status;
 }

@@ -88,10 +88,11 @@ int oci_verb_start(const struct oci_args *a, struct err *e)
         r = oci_state_lock(s, LOCK_WAIT_MS, e);
     if (r < 0)
         return r;
-    status = oci_state_status(s);
+    status = oci_container_status(s);
     if (status != OCI_CREATED)
         return err_set(e, EINVAL, "cannot start %s container %s: it must be created",
                        status == OCI_STOPPED   ? "a stopped"
+                       : status == OCI_PAUSED  ? "a paused"
                        : status == OCI_RUNNING ? "an already running"
                                                : "a creating",
                        s->id);

@@ -246,6 +246,45 @@ def execute():
     nothing_left('exec', runtime)
 
 
+def relative_paths():
+    """--root, --log and --pid-file count from where the runtime was called, not from the bundle."""
+    bundle, here = Bundle(args=PAUSE), os.path.join(WORK, 'here')
+    os.makedirs(os.path.join(here, 'state'))
+    runtime = Runtime()
+    runtime.options = ('--root', 'state', '--log', 'log')
+    runtime('create', '--bundle', os.path.relpath(bundle.path, here), '--pid-file', 'pid', bundle.id, cwd=here)
+    state = json.loads(runtime('state', bundle.id, cwd=here).stdout)
+    expect('state', (state['bundle'], state['status']), (bundle.path, 'created'))
+    with open(os.path.join(here, 'pid'), encoding='ascii') as f:
+        expect('pid file', f.read(), str(state['pid']))
+    runtime('delete', '--force', bundle.id, cwd=here)
+    bundle.write('{')
+    expect('bad bundle', runtime('create', '--bundle', bundle.path, bundle.id, cwd=here, check=False).returncode, 1)
+    with open(os.path.join(here, 'log'), encoding='utf-8') as f:
+        expect('log', f.read(), re.compile('level=error'))
+    expect('in the bundle', sorted(os.listdir(bundle.path)), ['config.json', 'rootfs'])
+    nothing_left('relative', runtime)
+
+
+def paused_before_start():
+    """A created container can be paused; then it is neither started, which would wait for it, nor forgotten."""
+    runtime, bundle = Runtime(), Bundle(args=PAUSE)
+    runtime.create(bundle)
+    runtime('pause', bundle.id)
+    expect('paused', runtime.status(bundle.id), 'paused')
+    done = runtime('start', bundle.id, check=False)
+    expect(f'start: {done.stderr}', (done.returncode, 'paused' in done.stderr), (1, True))
+    runtime('resume', bundle.id)
+    expect('resumed', runtime.status(bundle.id), 'created')
+    runtime('start', bundle.id)
+    expect('started', runtime.status(bundle.id), 'running')
+    runtime('delete', '--force', bundle.id)
+    runtime.create(bundle)
+    runtime('pause', bundle.id)
+    runtime('delete', '--force', bundle.id)
+    nothing_left('paused before start', runtime)
+
+
 def created_exec():
     """exec in a container that was created, not started; in a paused one it must not hang."""
     runtime, bundle = Runtime(), Bundle(args=PAUSE)
@@ -543,8 +582,8 @@ def checkpoint():
     nothing_left('checkpoint', runtime)
 
 
-CASES = (verbs, ids, run_status, run_forwards_signals, kill_at_once, kill_signals, kill_all, listing, execute, created_exec, update_and_events,
-         oom_event, process_table, spec_and_features, logging, terminal, preserved_descriptors, hooks, inside_hook, checkpoint)
+CASES = (verbs, ids, run_status, run_forwards_signals, kill_at_once, kill_signals, kill_all, listing, execute, relative_paths, created_exec,
+         paused_before_start, update_and_events, oom_event, process_table, spec_and_features, logging, terminal, preserved_descriptors, hooks, inside_hook, checkpoint)
 
 if __name__ == '__main__':
     main(CASES)

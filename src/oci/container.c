@@ -148,10 +148,10 @@ int oci_container_destroy(const struct oci_args *a, const struct oci_state *s, s
 
 int oci_signal_parse(const char *text, int *ret, struct err *e)
 {
-    const char *name = strncmp(text, "SIG", 3) == 0 ? text + 3 : text;
+    const char *name = strncasecmp(text, "SIG", 3) == 0 ? text + 3 : text;
     uint64_t n;
 
-    if (strspn(text, "0123456789") == strlen(text) && num_parse_u64(text, 1, (uint64_t)SIGRTMAX, &n) == 0) {
+    if (strspn(text, "0123456789") == strlen(text) && num_parse_u64(text, 0, (uint64_t)SIGRTMAX, &n) == 0) {
         *ret = (int)n;
         return 0;
     }

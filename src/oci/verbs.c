@@ -143,7 +143,7 @@ static void kill_await_handler(const struct oci_state *s, int pidfd, int signal)
     struct timespec now;
     struct stat st;
 
-    if (!(s->namespaces & (1u << OCI_NS_PID)) || signal == SIGKILL || signal == SIGSTOP ||
+    if (!(s->namespaces & (1u << OCI_NS_PID)) || signal == 0 || signal == SIGKILL || signal == SIGSTOP ||
         oci_state_status(s) != OCI_RUNNING)
         return;
     do {

@@ -156,8 +156,12 @@ def kill_signals():
     runtime.started(bundle)
     for wrong in ('NONE', '65', '-1', '0x9', 'SIG'):
         expect(f'kill {wrong!r}', runtime('kill', '--', bundle.id, wrong, check=False).returncode, 1)
+    runtime('kill', bundle.id, '0')  # only asks
+    runtime('kill', bundle.id, 'sigcont')
+    expect('still there', runtime.status(bundle.id), 'running')
     runtime('kill', '--all', bundle.id, '9')
     runtime.stopped(bundle.id)
+    expect('nobody there', runtime('kill', bundle.id, '0', check=False).returncode, 1)
     runtime('delete', bundle.id)
     nothing_left('kill', runtime)
 

@@ -302,6 +302,8 @@ static _Noreturn void exec_child(struct oci_exec *x)
     if (r == 0)
         r = oci_process_apply_early(x->spec, &x->process, l->proc_fd, &e);
     if (r == 0)
+        r = oci_process_affinity(&x->process, true, 0, &e);
+    if (r == 0)
         r = exec_join(x, &e);
     if (r == 0)
         oci_init_exec(l);
@@ -380,6 +382,8 @@ static int exec_start(struct oci_exec *x, struct err *e)
     const int fd = x->launch.sync_fd[0];
     int r = exec_clone(x, e);
 
+    if (r == 0)
+        r = oci_process_affinity(&x->process, false, x->pid, e);
     if (r == 0)
         r = exec_cgroup(x, e);
     if (r == 0 && !oci_flag(x->args, OCI_OPT_DETACH))

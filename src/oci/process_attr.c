@@ -192,8 +192,6 @@ int oci_process_apply_early(const struct oci_spec *s, const struct oci_process *
     if (r == 0)
         r = attr_io_priority(p, e);
     if (r == 0)
-        r = oci_process_affinity(p, true, 0, e);
-    if (r == 0)
         r = oci_process_rlimits(p, 0, e);
     return r;
 }

@@ -449,6 +449,12 @@ def exec_attributes():
     with open(path, 'w', encoding='utf-8') as f:
         json.dump({**process, 'args': ['/report']}, f)
     second = normal(runtime('exec', '--process', path, holder.id).stdout.splitlines(), holder)
+    with open(path, 'w', encoding='utf-8') as f:
+        json.dump({**process, 'args': ['/report'], 'execCPUAffinity': {'initial': '0', 'final': '0'}}, f)
+    has('affinity of exec', runtime('exec', '--process', path, holder.id).stdout.splitlines(), 'status Cpus_allowed_list:\t0')
+    alike.config['process']['execCPUAffinity'] = {'initial': '0', 'final': '0'}
+    all_cpus = [line for line in first if line.startswith('status Cpus_allowed_list')]
+    has('affinity is for exec only', report_of(runtime, alike), *all_cpus)
     has('exec', second, 'umask 0031', 'oom 321', 'rlimit 7 55 66', 'rlimit 4 1 2', re.compile('sched policy 3 flags 0 nice 4'), f'ioprio {2 << 13 | 6}',
         'cwd /tmp', 'env X=y', re.compile('CapEff:\t0+21$'), 'groups 9')
     skip = re.compile(r'^(pid|ppid|pgid|sid) ')

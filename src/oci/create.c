@@ -69,7 +69,7 @@ static int create_check_console(const struct oci_create *c, struct err *e)
     return 0;
 }
 
-int oci_preserve_fds(const struct oci_args *a, unsigned *ret, struct err *e)
+int oci_preserve_fds(const struct oci_args *a, struct oci_launch *l, struct err *e)
 {
     const char *listen_fds = getenv("LISTEN_FDS"), *listen_pid = getenv("LISTEN_PID");
     uint64_t n, more = 0, pid = 0;
@@ -81,7 +81,8 @@ int oci_preserve_fds(const struct oci_args *a, unsigned *ret, struct err *e)
         more = 0;
     if (more && listen_pid && (num_parse_u64(listen_pid, 1, INT_MAX, &pid) < 0 || (pid_t)pid != getpid()))
         more = 0;
-    *ret = (unsigned)(n + more);
+    l->listen_fds = (unsigned)more;
+    l->preserve_fds = (unsigned)(n + more);
     for (unsigned fd = 3; fd < 3 + n; fd++) {
         if (fcntl((int)fd, F_GETFD) < 0)
             return err_set(e, EBADF, "--preserve-fds %llu: descriptor %u is not open", (unsigned long long)n, fd);
@@ -303,7 +304,7 @@ void oci_create_init(struct oci_create *c, const struct oci_args *a, bool run)
 
 int oci_create_open(struct oci_create *c, struct err *e)
 {
-    int r = oci_preserve_fds(c->args, &c->launch.preserve_fds, e);
+    int r = oci_preserve_fds(c->args, &c->launch, e);
 
     if (r == 0)
         r = create_bundle(c, e);

@@ -209,7 +209,7 @@ static int exec_open(struct oci_exec *x, struct err *e)
 static int exec_launch(struct oci_exec *x, struct err *e)
 {
     struct oci_launch *l = &x->launch;
-    int r = oci_preserve_fds(x->args, &l->preserve_fds, e);
+    int r = oci_preserve_fds(x->args, l, e);
 
     l->spec = x->spec;
     l->process = &x->process;

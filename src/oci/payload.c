@@ -80,12 +80,26 @@ static bool payload_env_counts(const struct oci_process *p, size_t i)
     return true;
 }
 
-static int payload_environment(struct oci_payload *p, const struct oci_process *proc, struct err *e)
+static int payload_env_add(struct oci_payload *p, size_t *n, const char *name, unsigned value)
+{
+    char text[48];
+
+    snprintf(text, sizeof(text), "%s=%u", name, value);
+    p->env[*n] = strdup(text);
+    if (!p->env[*n])
+        return -ENOMEM;
+    ++*n;
+    return 0;
+}
+
+/* listen_fds: descriptors of systemd's; the words for them are for this process. */
+static int payload_environment(struct oci_payload *p, const struct oci_process *proc, unsigned listen_fds,
+                               struct err *e)
 {
     char home[PATH_MAX + 8];
     size_t n = 0;
 
-    p->env = calloc(proc->env.n + 2, sizeof(*p->env));
+    p->env = calloc(proc->env.n + 4, sizeof(*p->env));
     if (!p->env)
         return err_set(e, ENOMEM, "out of memory");
     for (size_t i = 0; i < proc->env.n; i++) {
@@ -97,7 +111,12 @@ static int payload_environment(struct oci_payload *p, const struct oci_process *
         p->env[n] = strdup(home);
         if (!p->env[n])
             return err_set(e, ENOMEM, "out of memory");
+        n++;
     }
+    if (listen_fds > 0 && !payload_env(proc, "LISTEN_FDS") && !payload_env(proc, "LISTEN_PID") &&
+        (payload_env_add(p, &n, "LISTEN_FDS", listen_fds) < 0 ||
+         payload_env_add(p, &n, "LISTEN_PID", (unsigned)getpid()) < 0))
+        return err_set(e, ENOMEM, "out of memory");
     return 0;
 }
 
@@ -183,7 +202,7 @@ int oci_payload_prepare(struct oci_payload *p, const struct oci_launch *l, struc
 {
     const struct oci_process *proc = l->process;
     const bool late_filter = l->bpf.program && !proc->no_new_privileges;
-    int r = payload_environment(p, proc, e);
+    int r = payload_environment(p, proc, l->listen_fds, e);
 
     if (r == 0 && !l->no_keyring)
         r = oci_process_keyring(proc, l->id, l->proc_fd, e);

@@ -513,6 +513,12 @@ def preserved_descriptors():
         expect(f'status {done.stderr}', done.returncode, 0)
         fds = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith('fd ')]
         expect(f'descriptors with --preserve-fds {count}', fds, [0, 1, 2, *range(3, 3 + count)])
+    script = 'exec 3<&50 4<&51 50<&- 51<&- 52<&-; LISTEN_FDS=2 LISTEN_PID=$$ exec "$@"'
+    done = subprocess.run(['bash', '-c', script, 'sh', *runtime.command('run', '--bundle', bundle.path, bundle.id)],
+                          pass_fds=(50, 51, 52), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    lines = done.stdout.splitlines()
+    expect('descriptors with LISTEN_FDS', [line.split()[1] for line in lines if line.startswith('fd ')], ['0', '1', '2', '3', '4'])
+    expect('the program is told', sorted(line for line in lines if line.startswith('env LISTEN_')), ['env LISTEN_FDS=2', 'env LISTEN_PID=1'])
     for fd in [*spare, 50, 51, 52]:
         os.close(fd)
     nothing_left('preserve-fds', runtime)

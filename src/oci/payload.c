@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fdio.h"
 #include "base/num.h"
 #include "oci/caps.h"
 #include "oci/path.h"
@@ -52,18 +53,22 @@ static bool payload_passwd_line(char *line, uint32_t uid, char *home, size_t siz
 /* runc's way: HOME from the container's /etc/passwd where nobody gave it, else /. */
 static void payload_home(uint32_t uid, char *home, size_t size)
 {
-    AUTO_FREE char *text = NULL;
+    AUTO_FD int fd = open("/etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    struct stat st;
+    struct buf b;
     char *next, *line;
-    size_t len;
 
     snprintf(home, size, "HOME=/");
-    if (oci_path_read(AT_FDCWD, "/etc/passwd", PASSWD_MAX, &text, &len) < 0)
+    /* The image's file: a pipe, or a device, would be waited for. */
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
         return;
-    next = text;
+    buf_init(&b, PASSWD_MAX);
+    next = fd_read_text(fd, &b) == 0 ? (char *)b.data : NULL;
     while ((line = strsep(&next, "\n"))) {
         if (payload_passwd_line(line, uid, home, size))
-            return;
+            break;
     }
+    buf_done(&b);
 }
 
 /* Of several values of a name the last one counts; lists beyond any use are passed on as they are. */

@@ -282,8 +282,9 @@ static int mount_file_system(struct oci_rootfs *r, const struct oci_mount *m, st
     char data[2 * MOUNT_OPTION_MAX];
     AUTO_FD int there = oci_path_open(r->fd, m->destination, O_PATH), fd = -1;
     AUTO_FD int place = oci_path_mkdirs(r->fd, m->destination);
-    const unsigned attr = oci_mount_attr(m->flags);
-    const bool copy = m->tmpcopyup && strcmp(m->type, "tmpfs") == 0;
+    const bool tmpfs = strcmp(m->type, "tmpfs") == 0, copy = m->tmpcopyup && tmpfs;
+    const bool late = m->flags & MS_RDONLY && (tmpfs || strcmp(m->destination, "/dev") == 0);
+    const unsigned attr = oci_mount_attr(m->flags) & ~(late ? MOUNT_ATTR_RDONLY : 0u);
     size_t len;
     int res;
 
@@ -296,8 +297,7 @@ static int mount_file_system(struct oci_rootfs *r, const struct oci_mount *m, st
         return res;
     len = strlen(data);
     snprintf(data + len, sizeof(data) - len, "%s", mount_super_options(m->flags));
-    fd = oci_mount_new(m->type, m->source && m->source[0] ? m->source : m->type, data,
-                       copy ? attr & ~(unsigned)MOUNT_ATTR_RDONLY : attr, m->destination, e);
+    fd = oci_mount_new(m->type, m->source && m->source[0] ? m->source : m->type, data, attr, m->destination, e);
     if (fd < 0)
         return fd;
     if (copy) {
@@ -305,11 +305,15 @@ static int mount_file_system(struct oci_rootfs *r, const struct oci_mount *m, st
         if (res < 0)
             return res;
     }
-    res = mount_attributes(fd, m, copy, e);
+    res = mount_attributes(fd, m, false, e);
     if (res < 0)
         return res;
     res = oci_mount_attach(fd, place);
-    return res < 0 ? err_set(e, -res, "mount %s: %s", m->destination, strerrordesc_np(-res)) : 0;
+    if (res < 0)
+        return err_set(e, -res, "mount %s: %s", m->destination, strerrordesc_np(-res));
+    if (late)
+        r->late_ro[r->n_late_ro++] = STEAL_FD(fd);
+    return 0;
 }
 
 /* In a user namespace sysfs needs a network namespace of its own, mqueue an ipc namespace; the host's, read as it is

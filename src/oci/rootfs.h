@@ -13,8 +13,10 @@
 struct oci_rootfs {
     const struct oci_launch *launch;
     const struct oci_spec *spec;
-    int fd;         /* the new root: O_PATH of its mount */
-    bool own_dev;   /* /dev is a mount of config.json that is filled by us (not bound from the host) */
+    int fd;       /* the new root: O_PATH of its mount */
+    bool own_dev; /* /dev is a mount of config.json that is filled by us (not bound from the host) */
+    int *late_ro; /* mounts that become read-only when all else is done, since it may have to be done in them */
+    size_t n_late_ro;
     int null_mount; /* the host's /dev/null, checked, as a mount to cover files with; -1: nothing is masked */
 };
 

@@ -249,12 +249,16 @@ def mounts():
             ('on top of one another', [{'destination': '/mnt', 'type': 'tmpfs', 'source': 'tmpfs'},
                                        {'destination': '/mnt/x/y', 'type': 'tmpfs', 'source': 'tmpfs', 'options': ['ro']},
                                        {'destination': '/mnt/x/z', 'type': 'bind', 'source': './source', 'options': ['bind', 'relatime']}]),
+            ('read-only with a mount in it', [{'destination': '/mnt', 'type': 'tmpfs', 'source': 'tmpfs', 'options': ['ro', 'nosuid']},
+                                              {'destination': '/mnt/x/z', 'type': 'bind', 'source': './source', 'options': ['bind']},
+                                              {'destination': '/mnt/y', 'type': 'tmpfs', 'source': 'tmpfs', 'options': ['ro', 'noexec']}]),
             ('ramfs', [{'destination': '/mnt', 'type': 'ramfs', 'source': 'x'}]),
             ('proc options', [{'destination': '/mnt', 'type': 'proc', 'source': 'proc', 'options': ['hidepid=2', 'ro']}])):
         paths = ['look:/mnt', 'tree:/mnt', 'tree:/etc', 'look:/mnt/a', 'look:/mnt/new/file']
         beside_runc(what, {'mounts': plain + extra}, [*paths], prepare=bind)
     for flag in ('private', 'rprivate', 'slave', 'rslave'):  # runc 1.1 does not make it shared
         beside_runc(f'root {flag}', {'linux': {'rootfsPropagation': flag}})
+    beside_runc('read-only /dev', {'mounts': [merged(m, {'options': [*m['options'], 'ro']}) if m['destination'] == '/dev' else m for m in plain]})
     beside_runc('cgroup mount rw', {'mounts': [merged(m, {'options': ['nosuid', 'noexec', 'nodev', 'rw']}) if m['type'] == 'cgroup' else m for m in plain]})
     beside_runc('cgroup mount without a cgroup namespace',
                 {'linux': {'namespaces': [{'type': k} for k in ('pid', 'network', 'ipc', 'uts', 'mount')]}})

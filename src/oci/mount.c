@@ -72,20 +72,38 @@ static int mount_option(int fs, char *option, const char *what, struct err *e)
     return r < 0 ? mount_failed(fs, errno, what, option, e) : 0;
 }
 
+/* The next option: up to a comma that is not in quotes, which SELinux' labels are in; they are taken away. Returns how
+ * much of data that was, 0: it does not fit. */
+static size_t mount_option_take(const char *data, char *option, size_t size)
+{
+    bool quoted = false;
+    size_t n = 0, at;
+
+    for (at = 0; data[at] && (quoted || data[at] != ','); at++) {
+        if (data[at] == '"') {
+            quoted = !quoted;
+            continue;
+        }
+        if (n + 1 >= size)
+            return 0;
+        option[n++] = data[at];
+    }
+    option[n] = '\0';
+    return at + (data[at] == ',');
+}
+
 static int mount_options(int fs, const char *data, const char *what, struct err *e)
 {
     char option[MOUNT_OPTION_MAX];
     int r = 0;
 
     while (data && data[0] && r == 0) {
-        const size_t len = strcspn(data, ",");
+        const size_t skip = mount_option_take(data, option, sizeof(option));
 
-        if (len >= sizeof(option))
+        if (skip == 0)
             return err_set(e, ENAMETOOLONG, "mount %s: an option is longer than %u bytes", what, MOUNT_OPTION_MAX);
-        memcpy(option, data, len);
-        option[len] = '\0';
-        data += len + (data[len] == ',');
-        if (len > 0)
+        data += skip;
+        if (option[0])
             r = mount_option(fs, option, what, e);
     }
     return r;
@@ -262,8 +280,8 @@ static int mount_data(struct oci_rootfs *r, const struct oci_mount *m, int there
 
     if (tmpfs && !mount_has_option(data, "mode=") && there >= 0 && fstat(there, &st) == 0)
         snprintf(mode, sizeof(mode), ",mode=%o", st.st_mode & 07777);
-    if (label && (tmpfs || strcmp(m->type, "mqueue") == 0) && !strchr(label, ','))
-        snprintf(context, sizeof(context), ",context=%s", label);
+    if (label && (tmpfs || strcmp(m->type, "mqueue") == 0) && !strchr(label, '"'))
+        snprintf(context, sizeof(context), ",context=\"%s\"", label);
     if ((size_t)snprintf(ret, size, "%s%s%s", data, mode, context) >= size)
         return err_set(e, ENAMETOOLONG, "mount %s: its options are too long", m->destination);
     return 0;

@@ -9,7 +9,7 @@ import re
 import time
 
 import harness
-from harness import BASE, Bundle, RUNTIME_NAME, Runtime, WORK, expect, main, merged, nothing_left, until
+from harness import BASE, Bundle, RUNTIME_NAME, Runtime, Skip, WORK, expect, main, merged, nothing_left, until
 
 ROOMY = RUNTIME_NAME in ('runc', 'crun')  # their words and checks differ: only what is left behind is compared
 
@@ -233,6 +233,28 @@ def symlinks_stay_inside():
         nothing_left('links', runtime)
 
 
+def pipe_for_users():
+    """A named pipe in the place of /etc/passwd, where HOME is looked up, is not waited for."""
+    runtime, bundle = Runtime(), Bundle(args=['/payload', 'pause'])
+    os.mkfifo(os.path.join(bundle.rootfs, 'etc/passwd'))
+    if ROOMY:
+        raise Skip('runc 1.1 waits')
+    runtime.started(bundle)
+    expect('exec', runtime('exec', bundle.id, '/report').stdout, re.compile('^env HOME=/$', re.M))
+    runtime('delete', '--force', bundle.id)
+    nothing_left('pipe', runtime)
+
+
+def mount_labels():
+    """A label with categories has commas. Without SELinux the kernel knows no labels, and says so."""
+    if os.path.exists('/sys/fs/selinux/enforce'):
+        raise Skip('SELinux is here')
+    for label in ('u:r:t:s0', 'u:r:t:s0:c1,c2'):
+        refused(f'label {label}', {'linux': {'mountLabel': label}}, 'context')
+    refused('label in an option', {'mounts': BASE['mounts'] + [{'destination': '/m', 'type': 'tmpfs', 'source': 'x', 'options': ['context="u:s0:c1,c2"']}]},
+            'context')
+
+
 def bad_hooks():
     for kind in ('prestart', 'createRuntime', 'createContainer'):
         refused(f'{kind} that fails', {'hooks': {kind: [{'path': '/bin/false'}]}}, kind)
@@ -295,8 +317,8 @@ def broken_state():
     nothing_left('broken state', runtime)
 
 
-CASES = (documents, versions, wrong_fields, page_sizes, missing_fields, contradictions, bad_roots, bad_mounts, symlinks_stay_inside, bad_hooks, many_files,
-         broken_state)
+CASES = (documents, versions, wrong_fields, page_sizes, missing_fields, contradictions, bad_roots, bad_mounts, symlinks_stay_inside, pipe_for_users,
+         mount_labels, bad_hooks, many_files, broken_state)
 
 if __name__ == '__main__':
     main(CASES)

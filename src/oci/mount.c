@@ -287,12 +287,14 @@ static int mount_data(struct oci_rootfs *r, const struct oci_mount *m, int there
     return 0;
 }
 
-/* MS_* that a file system takes as options of its own. */
-static const char *mount_super_options(unsigned long flags)
+/* MS_* that a file system takes as options of its own. It is read-only itself, and not the mount alone, where it lies
+ * on a device, which may be read-only as well. */
+static void mount_super_options(const struct oci_mount *m, bool read_only, char *ret, size_t size)
 {
-    if (flags & MS_SYNCHRONOUS)
-        return flags & MS_DIRSYNC ? ",sync,dirsync" : ",sync";
-    return flags & MS_DIRSYNC ? ",dirsync" : "";
+    const bool device = m->source && m->source[0] == '/';
+
+    snprintf(ret, size, "%s%s%s", read_only && device ? ",ro" : "", m->flags & MS_SYNCHRONOUS ? ",sync" : "",
+             m->flags & MS_DIRSYNC ? ",dirsync" : "");
 }
 
 static int mount_file_system(struct oci_rootfs *r, const struct oci_mount *m, struct err *e)
@@ -314,7 +316,7 @@ static int mount_file_system(struct oci_rootfs *r, const struct oci_mount *m, st
     if (res < 0)
         return res;
     len = strlen(data);
-    snprintf(data + len, sizeof(data) - len, "%s", mount_super_options(m->flags));
+    mount_super_options(m, attr & MOUNT_ATTR_RDONLY, data + len, sizeof(data) - len);
     fd = oci_mount_new(m->type, m->source && m->source[0] ? m->source : m->type, data, attr, m->destination, e);
     if (fd < 0)
         return fd;

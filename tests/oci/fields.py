@@ -264,6 +264,26 @@ def mounts():
                 {'linux': {'namespaces': [{'type': k} for k in ('pid', 'network', 'ipc', 'uts', 'mount')]}})
 
 
+def read_only_device():
+    """A file system on a device that cannot be written to."""
+    image = os.path.join(WORK, 'image')
+    if not shutil.which('mkfs.ext4') or not shutil.which('losetup'):
+        raise Skip('no mkfs.ext4, or no losetup')
+    with open(image, 'wb') as f:
+        f.truncate(8 << 20)
+    subprocess.run(['mkfs.ext4', '-q', image], check=True)
+    done = subprocess.run(['losetup', '-r', '-f', '--show', image], check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise Skip(f'no loop device: {done.stderr.strip()}')
+    try:
+        mount = {'destination': '/mnt', 'type': 'ext4', 'source': done.stdout.strip(), 'options': ['ro', 'sync']}
+        allowed = {'allow': True, 'type': 'b', 'access': 'rwm'}  # as for all that happens in the container's cgroup
+        beside_runc('ext4', {'mounts': harness.BASE['mounts'] + [mount],
+                             'linux': {'resources': {'devices': [*harness.BASE['linux']['resources']['devices'], allowed]}}}, ['look:/mnt'])
+    finally:
+        subprocess.run(['losetup', '-d', done.stdout.strip()], check=True)
+
+
 def idmapped_mount():
     runtime, bundle = Runtime(), None
     source = os.path.join(WORK, 'mapped')
@@ -489,7 +509,7 @@ def covered_hierarchy():
     expect(f'with {tops[0]} covered, and nothing made there', done.returncode, 0)
 
 
-CASES = (base, process_fields, beyond_runc, namespaces, user_namespace, mounts, idmapped_mount, masks_and_sysctl, devices, seccomp, seccomp_default,
+CASES = (base, process_fields, beyond_runc, namespaces, user_namespace, mounts, read_only_device, idmapped_mount, masks_and_sysctl, devices, seccomp, seccomp_default,
          resources, unified_keys, ignored_signals, exec_is_like_run, exec_attributes, covered_hierarchy)
 
 if __name__ == '__main__':

@@ -204,6 +204,7 @@ def bad_mounts():
             ('an unknown file system', {'destination': '/mnt', 'type': 'nofs', 'source': 'x'}, 'nofs|/mnt'),
             ('a bind of nothing', {'destination': '/mnt', 'type': 'bind', 'source': '/no/such/source', 'options': ['bind']}, '/no/such/source|/mnt'),
             ('an option that is refused', {'destination': '/mnt', 'type': 'tmpfs', 'source': 'x', 'options': ['colour=red']}, '/mnt|colour'),
+            ('a bind with an unknown option', {'destination': '/mnt', 'type': 'bind', 'source': '/tmp', 'options': ['bind', 'idmap=uids=0-1-10']}, 'options'),
             ('a file over a folder', {'destination': '/etc', 'type': 'bind', 'source': '/etc/passwd', 'options': ['bind']}, '/etc'),
             ('a mount on /', {'destination': '/', 'type': 'tmpfs', 'source': 'x'}, 'destination|/'),
             ('a mount over procfs', {'destination': '/proc/self', 'type': 'tmpfs', 'source': 'x'}, '/proc')):

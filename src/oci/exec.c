@@ -300,7 +300,7 @@ static _Noreturn void exec_child(struct oci_exec *x)
     r = oci_sync_wait(l->sync_fd[1], OCI_SYNC_GO, NULL, &e);
     /* While the process is as privileged as the runtime is. */
     if (r == 0)
-        r = oci_process_apply_early(x->spec, &x->process, l->proc_fd, &e);
+        r = oci_process_apply_early(&x->process, true, l->proc_fd, &e);
     if (r == 0)
         r = oci_process_affinity(&x->process, true, 0, &e);
     if (r == 0)

@@ -69,7 +69,7 @@ static int init_build(struct oci_launch *l, struct oci_rootfs *root, struct err 
     int r = mapped ? 0 : oci_protect_hide(e);
 
     if (r == 0)
-        r = oci_process_apply_early(l->spec, l->process, l->proc_fd, e);
+        r = oci_process_apply_early(l->process, !l->late_rlimits, l->proc_fd, e);
     if (r == 0)
         r = oci_ns_enter(l, e);
     if (r == 0 && early)

@@ -34,7 +34,8 @@ struct oci_launch {
     unsigned preserve_fds;     /* listen_fds among them */
     unsigned listen_fds;       /* systemd's sockets, of which the program is told */
     bool no_pivot, no_keyring;
-    bool late_limits; /* the child waits for its cgroups' limits before it makes device nodes */
+    bool late_rlimits; /* the parent sets the child's when that is ready */
+    bool late_limits;  /* the child waits for its cgroups' limits before it makes device nodes */
 };
 
 /* Everything closed and -1. */

@@ -13,10 +13,9 @@
 #include "base/err.h"
 #include "wire/oci_spec.h"
 
-/* By the payload, while it is still as privileged as the runtime and before the root changes: oom_score_adj, rlimits,
- * scheduler, I/O priority. s: for what is to come, unused as yet; the process is p, which is not
- * s->process where exec gives one. */
-int oci_process_apply_early(const struct oci_spec *s, const struct oci_process *p, int proc_fd, struct err *e) MUST_USE;
+/* By the payload, while it is still as privileged as the runtime and before the root changes: oom_score_adj, scheduler,
+ * I/O priority and, where limits is true, rlimits. */
+int oci_process_apply_early(const struct oci_process *p, bool limits, int proc_fd, struct err *e) MUST_USE;
 /* By the payload after the root has changed, before its user and capabilities go: labels for the next execve,
  * personality, umask (022 where none is given, as runc), no_new_privs. */
 int oci_process_apply_late(const struct oci_spec *s, const struct oci_process *p, int proc_fd, struct err *e) MUST_USE;

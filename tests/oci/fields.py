@@ -220,6 +220,19 @@ def user_namespace():
                 prepare=own_rootfs)
 
 
+def few_descriptors():
+    """A container's limit of descriptors is not that of its making."""
+    def binds(bundle):
+        own_rootfs(bundle)
+        os.makedirs(os.path.join(bundle.path, 'source'))
+        bundle.config['mounts'] += [{'destination': f'/mnt/{i}', 'type': 'bind', 'source': os.path.join(bundle.path, 'source'), 'options': ['bind']}
+                                    for i in range(80)]
+        bundle.write()
+    limit = {'process': {'rlimits': [{'type': 'RLIMIT_NOFILE', 'soft': 48, 'hard': 48}]}}
+    beside_runc('binds', limit, prepare=binds)
+    beside_runc('binds in a user namespace', merged(limit, USER), prepare=binds)
+
+
 def mounts():
     plain = harness.BASE['mounts']
 
@@ -509,7 +522,7 @@ def covered_hierarchy():
     expect(f'with {tops[0]} covered, and nothing made there', done.returncode, 0)
 
 
-CASES = (base, process_fields, beyond_runc, namespaces, user_namespace, mounts, read_only_device, idmapped_mount, masks_and_sysctl, devices, seccomp, seccomp_default,
+CASES = (base, process_fields, beyond_runc, namespaces, user_namespace, few_descriptors, mounts, read_only_device, idmapped_mount, masks_and_sysctl, devices, seccomp, seccomp_default,
          resources, unified_keys, ignored_signals, exec_is_like_run, exec_attributes, covered_hierarchy)
 
 if __name__ == '__main__':

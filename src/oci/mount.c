@@ -153,12 +153,12 @@ static bool mount_proc_file_allowed(const char *below)
     return false;
 }
 
-/* Where the place really is, by the kernel's word for the descriptor (the new root lies upon /, see rootfs.c). */
-static int mount_check_place(const struct oci_rootfs *r, const struct oci_mount *m, int place, struct err *e)
+int oci_mount_check_place(const struct oci_rootfs *r, const struct oci_mount *m, int place, struct err *e)
 {
     char link[32], path[4096];
     const bool is_proc = m->type && strcmp(m->type, "proc") == 0 && !m->bind;
     const bool is_sys = m->type && strcmp(m->type, "sysfs") == 0 && !m->bind;
+    const bool is_cgroup = m->type && strncmp(m->type, "cgroup", 6) == 0 && !m->bind;
     ssize_t n;
 
     snprintf(link, sizeof(link), "self/fd/%d", place);
@@ -170,6 +170,8 @@ static int mount_check_place(const struct oci_rootfs *r, const struct oci_mount 
         return err_set(e, EINVAL, "mount %s: the root itself cannot be covered", m->destination);
     if (is_proc && strncmp(path, "/proc", 5) == 0 && path[5] != '\0')
         return err_set(e, EPERM, "mount %s: procfs inside /proc", m->destination);
+    if (is_cgroup && strcmp(path, "/proc") == 0)
+        return err_set(e, EPERM, "mount %s: leads to /proc through a symbolic link", m->destination);
     if ((is_proc || is_sys) && strcmp(path, m->destination) != 0)
         return err_set(e, EPERM, "mount %s: leads to %s through a symbolic link", m->destination, path);
     if (strncmp(path, "/proc/", 6) == 0 && !mount_proc_file_allowed(path + 6) && !is_proc)
@@ -251,7 +253,7 @@ static int mount_bind(struct oci_rootfs *r, const struct oci_mount *m, int prepa
     place = oci_path_target(r->fd, m->destination, S_ISDIR(st.st_mode));
     if (place < 0)
         return err_set(e, -place, "mount %s: the place cannot be made: %s", m->destination, strerrordesc_np(-place));
-    res = mount_check_place(r, m, place, e);
+    res = oci_mount_check_place(r, m, place, e);
     if (res < 0)
         return res;
     res = oci_mount_attach(fd, place);
@@ -310,7 +312,7 @@ static int mount_file_system(struct oci_rootfs *r, const struct oci_mount *m, st
 
     if (place < 0)
         return err_set(e, -place, "mount %s: the place cannot be made: %s", m->destination, strerrordesc_np(-place));
-    res = mount_check_place(r, m, place, e);
+    res = oci_mount_check_place(r, m, place, e);
     if (res == 0)
         res = mount_data(r, m, there, data, sizeof(data) - 32, e);
     if (res < 0)

@@ -39,6 +39,9 @@ int oci_mount_new(const char *type, const char *source, const char *data, unsign
                   struct err *e) MUST_USE;
 /* Attach a detached mount at a place. -errno. */
 int oci_mount_attach(int mount_fd, int place_fd) MUST_USE;
+/* Whether a mount may stand at a place, by where that really is: the kernel's word for the descriptor (the new root
+ * lies upon /, see rootfs.c). Not upon the root, nor inside /proc but for few files. */
+int oci_mount_check_place(const struct oci_rootfs *r, const struct oci_mount *m, int place, struct err *e) MUST_USE;
 /* MS_* as MOUNT_ATTR_*. */
 unsigned oci_mount_attr(unsigned long flags);
 /* The detached copy of a bind mount's source, its ids mapped as m wants it. Parent or child. */

@@ -110,6 +110,13 @@ def cve_2019_16884():
     done = runtime.run(bundle, check=False)
     expect('/proc as a symlink', done.returncode in (0, 1), True)
     nothing_left('16884', runtime)
+    for place in ('/', '/proc', '/proc/sys', '/proc/self/attr'):  # without sysfs the image has the place of control groups
+        bundle = Bundle({'mounts': [m for m in BASE['mounts'] if m['destination'] != '/sys']})
+        os.makedirs(os.path.join(bundle.rootfs, 'sys/fs'))
+        os.symlink(place, os.path.join(bundle.rootfs, 'sys/fs/cgroup'))
+        done = runtime.run(bundle, check=False)
+        expect(f'control groups over {place}: {done.stderr.strip()[-150:]}', done.returncode, 1)
+        nothing_left('16884', runtime)
 
 
 def tree(folder):

@@ -1,10 +1,13 @@
 #include "oci/cli.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/buf.h"
+#include "base/cleanup.h"
 #include "base/num.h"
 
 enum {
@@ -238,6 +241,33 @@ void oci_args_done(struct oci_args *a)
 {
     free(a->argv);
     a->argv = NULL;
+    for (size_t i = 0; i < ARRAY_SIZE(a->absolute); i++) {
+        free(a->absolute[i]);
+        a->absolute[i] = NULL;
+    }
+}
+
+int oci_args_absolute(struct oci_args *a, struct err *e)
+{
+    static const enum oci_opt paths[ARRAY_SIZE(a->absolute)] = { OCI_OPT_ROOT, OCI_OPT_LOG, OCI_OPT_PID_FILE };
+    AUTO_FREE char *here = NULL;
+
+    for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
+        const char *path = a->value[paths[i]];
+
+        if (!path || path[0] == '/' || path[0] == '\0')
+            continue;
+        if (!here)
+            here = getcwd(NULL, 0);
+        if (!here)
+            return err_set(e, errno, "--%s %s: the current directory: %m", cli_options[paths[i]].name, path);
+        if (asprintf(&a->absolute[i], "%s/%s", here, path) < 0) {
+            a->absolute[i] = NULL;
+            return err_set(e, ENOMEM, "out of memory");
+        }
+        a->value[paths[i]] = a->absolute[i];
+    }
+    return 0;
 }
 
 bool oci_flag(const struct oci_args *a, enum oci_opt opt)

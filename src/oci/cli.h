@@ -103,11 +103,15 @@ struct oci_args {
     char **argv;                      /* argv[argc] is NULL */
     char **words;                     /* what stands behind the verb, for options that may be given often */
     int n_words;
+    char *absolute[3]; /* values that were relative paths; owned */
 };
 
 /* Take the command line apart; argv is borrowed for as long as *ret is used. -EINVAL with a text; *ret is filled as far
  * as the error in any case (the log's options are needed to report it). Release with oci_args_done. */
 int oci_args_parse(int argc, char **argv, struct oci_args *ret, struct err *e) MUST_USE;
+/* --root, --log and --pid-file count from where the runtime was called: to be done before the directory changes to the
+ * bundle. -errno with a text. */
+int oci_args_absolute(struct oci_args *a, struct err *e) MUST_USE;
 void oci_args_done(struct oci_args *a); /* a zeroed one is fine */
 bool oci_flag(const struct oci_args *a, enum oci_opt opt);
 /* Walk over all values of an option: *at is 0 at first; NULL at the end. */

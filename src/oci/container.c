@@ -22,7 +22,8 @@ enum oci_status oci_container_status(const struct oci_state *s)
     const enum oci_status status = oci_state_status(s);
     AUTO(oci_cgroup) struct oci_cgroup *g = NULL;
 
-    if (status == OCI_RUNNING && oci_state_cgroup(s, &g, NULL) == 0 && g && oci_cgroup_frozen(g) > 0)
+    if ((status == OCI_RUNNING || status == OCI_CREATED) && oci_state_cgroup(s, &g, NULL) == 0 && g &&
+        oci_cgroup_frozen(g) > 0)
         return OCI_PAUSED;
     return status;
 }
@@ -147,10 +148,10 @@ int oci_container_destroy(const struct oci_args *a, const struct oci_state *s, s
 
 int oci_signal_parse(const char *text, int *ret, struct err *e)
 {
-    const char *name = strncmp(text, "SIG", 3) == 0 ? text + 3 : text;
+    const char *name = strncasecmp(text, "SIG", 3) == 0 ? text + 3 : text;
     uint64_t n;
 
-    if (strspn(text, "0123456789") == strlen(text) && num_parse_u64(text, 1, (uint64_t)SIGRTMAX, &n) == 0) {
+    if (strspn(text, "0123456789") == strlen(text) && num_parse_u64(text, 0, (uint64_t)SIGRTMAX, &n) == 0) {
         *ret = (int)n;
         return 0;
     }

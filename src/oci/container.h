@@ -25,7 +25,7 @@ int oci_container_destroy(const struct oci_args *a, const struct oci_state *s, s
 /* Run hooks of a kind for the container, if it has some. */
 int oci_container_hooks(const struct oci_state *s, enum oci_hook_kind kind, enum oci_status status,
                         struct err *e) MUST_USE;
-/* A signal by name (with or without SIG) or number. */
+/* A signal by name (with or without SIG) or number; 0 asks whether the process is there. */
 int oci_signal_parse(const char *text, int *ret, struct err *e) MUST_USE;
 
 #endif

@@ -24,6 +24,7 @@
 #include "oci/log.h"
 #include "oci/ns.h"
 #include "oci/path.h"
+#include "oci/process_attr.h"
 #include "oci/rdt.h"
 #include "oci/rootfs.h"
 #include "oci/state.h"
@@ -69,7 +70,7 @@ static int create_check_console(const struct oci_create *c, struct err *e)
     return 0;
 }
 
-int oci_preserve_fds(const struct oci_args *a, unsigned *ret, struct err *e)
+int oci_preserve_fds(const struct oci_args *a, struct oci_launch *l, struct err *e)
 {
     const char *listen_fds = getenv("LISTEN_FDS"), *listen_pid = getenv("LISTEN_PID");
     uint64_t n, more = 0, pid = 0;
@@ -81,7 +82,8 @@ int oci_preserve_fds(const struct oci_args *a, unsigned *ret, struct err *e)
         more = 0;
     if (more && listen_pid && (num_parse_u64(listen_pid, 1, INT_MAX, &pid) < 0 || (pid_t)pid != getpid()))
         more = 0;
-    *ret = (unsigned)(n + more);
+    l->listen_fds = (unsigned)more;
+    l->preserve_fds = (unsigned)(n + more);
     for (unsigned fd = 3; fd < 3 + n; fd++) {
         if (fcntl((int)fd, F_GETFD) < 0)
             return err_set(e, EBADF, "--preserve-fds %llu: descriptor %u is not open", (unsigned long long)n, fd);
@@ -121,6 +123,8 @@ static void create_launch_names(struct oci_create *c)
     l->state_fd[0] = c->root_fd;
     l->state_fd[1] = c->dir_fd;
     l->bundle = c->bundle;
+    /* Root of a new user namespace may not raise them, and needs descriptors for what is prepared for it. */
+    l->late_rlimits = geteuid() == 0 && c->spec->ns[OCI_NS_USER].wanted && !c->spec->ns[OCI_NS_USER].path;
     l->late_limits = oci_flag(c->args, OCI_OPT_SYSTEMD_CGROUP);
     l->rootfs = c->rootfs;
 }
@@ -303,7 +307,7 @@ void oci_create_init(struct oci_create *c, const struct oci_args *a, bool run)
 
 int oci_create_open(struct oci_create *c, struct err *e)
 {
-    int r = oci_preserve_fds(c->args, &c->launch.preserve_fds, e);
+    int r = oci_preserve_fds(c->args, &c->launch, e);
 
     if (r == 0)
         r = create_bundle(c, e);
@@ -344,6 +348,8 @@ int oci_create_container(struct oci_create *c, const struct oci_args *a, bool ru
         r = create_place(c, e);
     if (r == 0)
         r = create_wait_ready(c, e);
+    if (r == 0 && c->launch.late_rlimits)
+        r = oci_process_rlimits(&c->spec->process, c->pid, e);
     if (r == 0 && !run && renameat(c->dir_fd, OCI_STATE_SOCKET_NEW, c->dir_fd, OCI_STATE_SOCKET) < 0)
         r = err_set(e, errno, "socket for start: %m");
     if (r == 0 && a->value[OCI_OPT_PID_FILE])

@@ -45,6 +45,6 @@ void oci_create_undo(struct oci_create *c);
 /* Write a pid and nothing else to a file, by temp + rename. */
 int oci_pid_file(const char *path, pid_t pid, struct err *e) MUST_USE;
 /* --preserve-fds and what systemd's LISTEN_FDS adds to it. */
-int oci_preserve_fds(const struct oci_args *a, unsigned *ret, struct err *e) MUST_USE;
+int oci_preserve_fds(const struct oci_args *a, struct oci_launch *l, struct err *e) MUST_USE;
 
 #endif

@@ -23,6 +23,7 @@
 #include "oci/ns.h"
 #include "oci/path.h"
 #include "oci/process_attr.h"
+#include "oci/protect.h"
 #include "oci/sync.h"
 #include "oci/wait.h"
 
@@ -208,7 +209,7 @@ static int exec_open(struct oci_exec *x, struct err *e)
 static int exec_launch(struct oci_exec *x, struct err *e)
 {
     struct oci_launch *l = &x->launch;
-    int r = oci_preserve_fds(x->args, &l->preserve_fds, e);
+    int r = oci_preserve_fds(x->args, l, e);
 
     l->spec = x->spec;
     l->process = &x->process;
@@ -263,12 +264,15 @@ static int exec_step_two(struct oci_exec *x, struct err *e)
     _exit(oci_sync_send(fd, OCI_SYNC_PID, pid) < 0);
 }
 
-/* Child: into the namespaces and the root of the container. The kernel takes the user namespace first. */
+/* Child: into the namespaces and the root of the container. The kernel takes the user namespace first; from then on its
+ * root could look at the descriptors, which lead to the host. */
 static int exec_join(struct oci_exec *x, struct err *e)
 {
     const bool two_steps = exec_needs_two_steps(x);
-    int flags = 0, r;
+    int flags = 0, r = oci_protect_hide(e);
 
+    if (r < 0)
+        return r;
     for (unsigned i = 0; i < OCI_NS_KINDS; i++)
         flags |= exec_has(x, i) && (i != OCI_NS_PID || two_steps) ? oci_ns_flag(i) : 0;
     if (flags && setns(x->pidfd, flags) < 0)
@@ -296,7 +300,9 @@ static _Noreturn void exec_child(struct oci_exec *x)
     r = oci_sync_wait(l->sync_fd[1], OCI_SYNC_GO, NULL, &e);
     /* While the process is as privileged as the runtime is. */
     if (r == 0)
-        r = oci_process_apply_early(x->spec, &x->process, l->proc_fd, &e);
+        r = oci_process_apply_early(&x->process, true, l->proc_fd, &e);
+    if (r == 0)
+        r = oci_process_affinity(&x->process, true, 0, &e);
     if (r == 0)
         r = exec_join(x, &e);
     if (r == 0)
@@ -377,11 +383,13 @@ static int exec_start(struct oci_exec *x, struct err *e)
     int r = exec_clone(x, e);
 
     if (r == 0)
+        r = oci_process_affinity(&x->process, false, x->pid, e);
+    if (r == 0)
         r = exec_cgroup(x, e);
     if (r == 0 && !oci_flag(x->args, OCI_OPT_DETACH))
         oci_wait_block();
-    if (r == 0)
-        r = oci_sync_send(fd, OCI_SYNC_GO, 0);
+    if (r == 0 && oci_sync_send(fd, OCI_SYNC_GO, 0) < 0)
+        r = err_set(e, ESRCH, "container %s has ended", x->state->id);
     if (r == 0 && exec_needs_two_steps(x))
         r = exec_take_pid(x, e);
     if (r < 0)

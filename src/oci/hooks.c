@@ -193,8 +193,11 @@ static int hook_run_one(const struct oci_hook *h, const char *what, size_t index
     if (r == -ETIMEDOUT && run.pid > 0)
         err_set(e, ETIMEDOUT, "hooks.%s[%zu]: %s did not end within its %lld s and was killed", what, index, h->path,
                 (long long)h->timeout_s);
-    if (r < 0 && run.pid > 0)
-        kill(-run.pid, SIGKILL); /* not reaped yet: the number is its own */
+    /* Not reaped yet: the number is its own. It may have gone to another group. */
+    if (r < 0 && run.pid > 0) {
+        kill(-run.pid, SIGKILL);
+        kill(run.pid, SIGKILL);
+    }
     while (run.pid > 0 && waitid(P_PID, (id_t)run.pid, &info, WEXITED) < 0 && errno == EINTR)
         ;
     if (r == 0)

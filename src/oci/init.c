@@ -6,7 +6,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -17,6 +16,7 @@
 #include "oci/ns.h"
 #include "oci/payload.h"
 #include "oci/process_attr.h"
+#include "oci/protect.h"
 #include "oci/rootfs.h"
 #include "oci/sync.h"
 
@@ -59,13 +59,6 @@ static int init_middle_hooks(struct oci_launch *l, struct err *e)
     return r < 0 ? r : init_hooks(l, OCI_HOOK_CREATE_CONTAINER, e);
 }
 
-/* Nobody in the container may look into this process, which still has the host's memory and descriptors. */
-static int init_hide(struct err *e)
-{
-    return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ? err_set(e, errno, "cannot hide the container's first process: %m")
-                                                  : 0;
-}
-
 static int init_build(struct oci_launch *l, struct oci_rootfs *root, struct err *e)
 {
     /* In a user namespace nothing can be done before the ids are mapped; else the parent moves us into our cgroups
@@ -73,16 +66,16 @@ static int init_build(struct oci_launch *l, struct oci_rootfs *root, struct err 
     const bool early = l->spec->ns[OCI_NS_USER].wanted || l->spec->ns[OCI_NS_CGROUP].wanted || l->late_limits;
     /* A user's runtime can write the maps of its own processes only while they are not hidden. */
     const bool mapped = geteuid() != 0 && l->spec->ns[OCI_NS_USER].wanted && !l->spec->ns[OCI_NS_USER].path;
-    int r = mapped ? 0 : init_hide(e);
+    int r = mapped ? 0 : oci_protect_hide(e);
 
     if (r == 0)
-        r = oci_process_apply_early(l->spec, l->process, l->proc_fd, e);
+        r = oci_process_apply_early(l->process, !l->late_rlimits, l->proc_fd, e);
     if (r == 0)
         r = oci_ns_enter(l, e);
     if (r == 0 && early)
         r = oci_sync_wait(l->sync_fd[1], OCI_SYNC_GO, NULL, e);
     if (r == 0 && mapped)
-        r = init_hide(e);
+        r = oci_protect_hide(e);
     if (r == 0)
         r = oci_ns_finish(l, e);
     if (r == 0)
@@ -177,8 +170,6 @@ void oci_init_exec(struct oci_launch *l)
     struct err e = { 0 };
     int r = init_begin(l, &e);
 
-    if (r == 0)
-        r = init_hide(&e);
     if (r == 0)
         r = oci_console_setup(l, -1, &e);
     if (r == 0)

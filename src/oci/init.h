@@ -7,7 +7,7 @@
 
 /* In the child of oci_ns_clone: set the container up, wait for OCI_SYNC_START, become the program. */
 _Noreturn void oci_init_run(struct oci_launch *l);
-/* In the child of exec, already in the container's namespaces. */
+/* In the child of exec, hidden and already in the container's namespaces. */
 _Noreturn void oci_init_exec(struct oci_launch *l);
 
 #endif

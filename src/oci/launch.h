@@ -31,9 +31,11 @@ struct oci_launch {
     int root_mount;  /* the root file system as a detached mount, where the child could not reach it; -1 */
     int *mount_fds;  /* the source of each of spec's mounts, detached, where the child could not make it; else -1 */
     int join_fd[OCI_NS_KINDS]; /* namespaces to join; -1 */
-    unsigned preserve_fds;
+    unsigned preserve_fds;     /* listen_fds among them */
+    unsigned listen_fds;       /* systemd's sockets, of which the program is told */
     bool no_pivot, no_keyring;
-    bool late_limits; /* the child waits for its cgroups' limits before it makes device nodes */
+    bool late_rlimits; /* the parent sets the child's when that is ready */
+    bool late_limits;  /* the child waits for its cgroups' limits before it makes device nodes */
 };
 
 /* Everything closed and -1. */

@@ -99,6 +99,8 @@ int oci_main(int argc, char **argv)
 
     if (r == 0)
         r = oci_fill_stdio(&e);
+    if (r == 0)
+        r = oci_args_absolute(&a, &e);
     if (r == 0 && oci_flag(&a, OCI_OPT_HELP))
         r = oci_print_help(false);
     else if (r == 0 && oci_flag(&a, OCI_OPT_VERSION))
@@ -109,6 +111,9 @@ int oci_main(int argc, char **argv)
         r = oci_run_verb(&a, argv, &e);
     if (r < 0)
         oci_log_error(&a, e.text[0] ? e.text : strerrordesc_np(-r));
+    /* As runc: an exec that failed is told from a program that ended with 1. */
+    if (r < 0)
+        r = a.verb && strcmp(a.verb, "exec") == 0 ? 255 : 1;
     oci_args_done(&a);
-    return r < 0 ? 1 : r;
+    return r;
 }

@@ -6,7 +6,7 @@
 #include "base/err.h"
 #include "oci/cli.h"
 
-/* Run the program; returns its exit status: 0, 1 for an error, the payload's for run and exec. */
+/* Run the program; returns its exit status: 0, 1 for an error (255 of exec), the payload's for run and exec. */
 int oci_main(int argc, char **argv);
 
 struct buf;

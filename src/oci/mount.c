@@ -72,20 +72,38 @@ static int mount_option(int fs, char *option, const char *what, struct err *e)
     return r < 0 ? mount_failed(fs, errno, what, option, e) : 0;
 }
 
+/* The next option: up to a comma that is not in quotes, which SELinux' labels are in; they are taken away. Returns how
+ * much of data that was, 0: it does not fit. */
+static size_t mount_option_take(const char *data, char *option, size_t size)
+{
+    bool quoted = false;
+    size_t n = 0, at;
+
+    for (at = 0; data[at] && (quoted || data[at] != ','); at++) {
+        if (data[at] == '"') {
+            quoted = !quoted;
+            continue;
+        }
+        if (n + 1 >= size)
+            return 0;
+        option[n++] = data[at];
+    }
+    option[n] = '\0';
+    return at + (data[at] == ',');
+}
+
 static int mount_options(int fs, const char *data, const char *what, struct err *e)
 {
     char option[MOUNT_OPTION_MAX];
     int r = 0;
 
     while (data && data[0] && r == 0) {
-        const size_t len = strcspn(data, ",");
+        const size_t skip = mount_option_take(data, option, sizeof(option));
 
-        if (len >= sizeof(option))
+        if (skip == 0)
             return err_set(e, ENAMETOOLONG, "mount %s: an option is longer than %u bytes", what, MOUNT_OPTION_MAX);
-        memcpy(option, data, len);
-        option[len] = '\0';
-        data += len + (data[len] == ',');
-        if (len > 0)
+        data += skip;
+        if (option[0])
             r = mount_option(fs, option, what, e);
     }
     return r;
@@ -135,12 +153,12 @@ static bool mount_proc_file_allowed(const char *below)
     return false;
 }
 
-/* Where the place really is, by the kernel's word for the descriptor (the new root lies upon /, see rootfs.c). */
-static int mount_check_place(const struct oci_rootfs *r, const struct oci_mount *m, int place, struct err *e)
+int oci_mount_check_place(const struct oci_rootfs *r, const struct oci_mount *m, int place, struct err *e)
 {
     char link[32], path[4096];
     const bool is_proc = m->type && strcmp(m->type, "proc") == 0 && !m->bind;
     const bool is_sys = m->type && strcmp(m->type, "sysfs") == 0 && !m->bind;
+    const bool is_cgroup = m->type && strncmp(m->type, "cgroup", 6) == 0 && !m->bind;
     ssize_t n;
 
     snprintf(link, sizeof(link), "self/fd/%d", place);
@@ -152,6 +170,8 @@ static int mount_check_place(const struct oci_rootfs *r, const struct oci_mount 
         return err_set(e, EINVAL, "mount %s: the root itself cannot be covered", m->destination);
     if (is_proc && strncmp(path, "/proc", 5) == 0 && path[5] != '\0')
         return err_set(e, EPERM, "mount %s: procfs inside /proc", m->destination);
+    if (is_cgroup && strcmp(path, "/proc") == 0)
+        return err_set(e, EPERM, "mount %s: leads to /proc through a symbolic link", m->destination);
     if ((is_proc || is_sys) && strcmp(path, m->destination) != 0)
         return err_set(e, EPERM, "mount %s: leads to %s through a symbolic link", m->destination, path);
     if (strncmp(path, "/proc/", 6) == 0 && !mount_proc_file_allowed(path + 6) && !is_proc)
@@ -233,7 +253,7 @@ static int mount_bind(struct oci_rootfs *r, const struct oci_mount *m, int prepa
     place = oci_path_target(r->fd, m->destination, S_ISDIR(st.st_mode));
     if (place < 0)
         return err_set(e, -place, "mount %s: the place cannot be made: %s", m->destination, strerrordesc_np(-place));
-    res = mount_check_place(r, m, place, e);
+    res = oci_mount_check_place(r, m, place, e);
     if (res < 0)
         return res;
     res = oci_mount_attach(fd, place);
@@ -262,19 +282,21 @@ static int mount_data(struct oci_rootfs *r, const struct oci_mount *m, int there
 
     if (tmpfs && !mount_has_option(data, "mode=") && there >= 0 && fstat(there, &st) == 0)
         snprintf(mode, sizeof(mode), ",mode=%o", st.st_mode & 07777);
-    if (label && (tmpfs || strcmp(m->type, "mqueue") == 0) && !strchr(label, ','))
-        snprintf(context, sizeof(context), ",context=%s", label);
+    if (label && (tmpfs || strcmp(m->type, "mqueue") == 0) && !strchr(label, '"'))
+        snprintf(context, sizeof(context), ",context=\"%s\"", label);
     if ((size_t)snprintf(ret, size, "%s%s%s", data, mode, context) >= size)
         return err_set(e, ENAMETOOLONG, "mount %s: its options are too long", m->destination);
     return 0;
 }
 
-/* MS_* that a file system takes as options of its own. */
-static const char *mount_super_options(unsigned long flags)
+/* MS_* that a file system takes as options of its own. It is read-only itself, and not the mount alone, where it lies
+ * on a device, which may be read-only as well. */
+static void mount_super_options(const struct oci_mount *m, bool read_only, char *ret, size_t size)
 {
-    if (flags & MS_SYNCHRONOUS)
-        return flags & MS_DIRSYNC ? ",sync,dirsync" : ",sync";
-    return flags & MS_DIRSYNC ? ",dirsync" : "";
+    const bool device = m->source && m->source[0] == '/';
+
+    snprintf(ret, size, "%s%s%s", read_only && device ? ",ro" : "", m->flags & MS_SYNCHRONOUS ? ",sync" : "",
+             m->flags & MS_DIRSYNC ? ",dirsync" : "");
 }
 
 static int mount_file_system(struct oci_rootfs *r, const struct oci_mount *m, struct err *e)
@@ -282,22 +304,22 @@ static int mount_file_system(struct oci_rootfs *r, const struct oci_mount *m, st
     char data[2 * MOUNT_OPTION_MAX];
     AUTO_FD int there = oci_path_open(r->fd, m->destination, O_PATH), fd = -1;
     AUTO_FD int place = oci_path_mkdirs(r->fd, m->destination);
-    const unsigned attr = oci_mount_attr(m->flags);
-    const bool copy = m->tmpcopyup && strcmp(m->type, "tmpfs") == 0;
+    const bool tmpfs = strcmp(m->type, "tmpfs") == 0, copy = m->tmpcopyup && tmpfs;
+    const bool late = m->flags & MS_RDONLY && (tmpfs || strcmp(m->destination, "/dev") == 0);
+    const unsigned attr = oci_mount_attr(m->flags) & ~(late ? MOUNT_ATTR_RDONLY : 0u);
     size_t len;
     int res;
 
     if (place < 0)
         return err_set(e, -place, "mount %s: the place cannot be made: %s", m->destination, strerrordesc_np(-place));
-    res = mount_check_place(r, m, place, e);
+    res = oci_mount_check_place(r, m, place, e);
     if (res == 0)
         res = mount_data(r, m, there, data, sizeof(data) - 32, e);
     if (res < 0)
         return res;
     len = strlen(data);
-    snprintf(data + len, sizeof(data) - len, "%s", mount_super_options(m->flags));
-    fd = oci_mount_new(m->type, m->source && m->source[0] ? m->source : m->type, data,
-                       copy ? attr & ~(unsigned)MOUNT_ATTR_RDONLY : attr, m->destination, e);
+    mount_super_options(m, attr & MOUNT_ATTR_RDONLY, data + len, sizeof(data) - len);
+    fd = oci_mount_new(m->type, m->source && m->source[0] ? m->source : m->type, data, attr, m->destination, e);
     if (fd < 0)
         return fd;
     if (copy) {
@@ -305,11 +327,15 @@ static int mount_file_system(struct oci_rootfs *r, const struct oci_mount *m, st
         if (res < 0)
             return res;
     }
-    res = mount_attributes(fd, m, copy, e);
+    res = mount_attributes(fd, m, false, e);
     if (res < 0)
         return res;
     res = oci_mount_attach(fd, place);
-    return res < 0 ? err_set(e, -res, "mount %s: %s", m->destination, strerrordesc_np(-res)) : 0;
+    if (res < 0)
+        return err_set(e, -res, "mount %s: %s", m->destination, strerrordesc_np(-res));
+    if (late)
+        r->late_ro[r->n_late_ro++] = STEAL_FD(fd);
+    return 0;
 }
 
 /* In a user namespace sysfs needs a network namespace of its own, mqueue an ipc namespace; the host's, read as it is

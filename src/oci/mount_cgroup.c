@@ -102,6 +102,9 @@ int oci_mount_cgroup(struct oci_rootfs *r, const struct oci_mount *m, struct err
         return err_set(e, -place, "mount %s: the place cannot be made: %s", m->destination, strerrordesc_np(-place));
     if (n == 0)
         return 0;
+    res = oci_mount_check_place(r, m, place, e);
+    if (res < 0)
+        return res;
     if (n > 1 || h[0].options)
         return mount_v1(r, m, h, n, place, e);
     fd = mount_hierarchy(r, &h[0], oci_mount_attr(m->flags), e);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fdio.h"
 #include "base/num.h"
 #include "oci/caps.h"
 #include "oci/path.h"
@@ -52,18 +53,22 @@ static bool payload_passwd_line(char *line, uint32_t uid, char *home, size_t siz
 /* runc's way: HOME from the container's /etc/passwd where nobody gave it, else /. */
 static void payload_home(uint32_t uid, char *home, size_t size)
 {
-    AUTO_FREE char *text = NULL;
+    AUTO_FD int fd = open("/etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    struct stat st;
+    struct buf b;
     char *next, *line;
-    size_t len;
 
     snprintf(home, size, "HOME=/");
-    if (oci_path_read(AT_FDCWD, "/etc/passwd", PASSWD_MAX, &text, &len) < 0)
+    /* The image's file: a pipe, or a device, would be waited for. */
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
         return;
-    next = text;
+    buf_init(&b, PASSWD_MAX);
+    next = fd_read_text(fd, &b) == 0 ? (char *)b.data : NULL;
     while ((line = strsep(&next, "\n"))) {
         if (payload_passwd_line(line, uid, home, size))
-            return;
+            break;
     }
+    buf_done(&b);
 }
 
 /* Of several values of a name the last one counts; lists beyond any use are passed on as they are. */
@@ -80,12 +85,26 @@ static bool payload_env_counts(const struct oci_process *p, size_t i)
     return true;
 }
 
-static int payload_environment(struct oci_payload *p, const struct oci_process *proc, struct err *e)
+static int payload_env_add(struct oci_payload *p, size_t *n, const char *name, unsigned value)
+{
+    char text[48];
+
+    snprintf(text, sizeof(text), "%s=%u", name, value);
+    p->env[*n] = strdup(text);
+    if (!p->env[*n])
+        return -ENOMEM;
+    ++*n;
+    return 0;
+}
+
+/* listen_fds: descriptors of systemd's; the words for them are for this process. */
+static int payload_environment(struct oci_payload *p, const struct oci_process *proc, unsigned listen_fds,
+                               struct err *e)
 {
     char home[PATH_MAX + 8];
     size_t n = 0;
 
-    p->env = calloc(proc->env.n + 2, sizeof(*p->env));
+    p->env = calloc(proc->env.n + 4, sizeof(*p->env));
     if (!p->env)
         return err_set(e, ENOMEM, "out of memory");
     for (size_t i = 0; i < proc->env.n; i++) {
@@ -97,7 +116,12 @@ static int payload_environment(struct oci_payload *p, const struct oci_process *
         p->env[n] = strdup(home);
         if (!p->env[n])
             return err_set(e, ENOMEM, "out of memory");
+        n++;
     }
+    if (listen_fds > 0 && !payload_env(proc, "LISTEN_FDS") && !payload_env(proc, "LISTEN_PID") &&
+        (payload_env_add(p, &n, "LISTEN_FDS", listen_fds) < 0 ||
+         payload_env_add(p, &n, "LISTEN_PID", (unsigned)getpid()) < 0))
+        return err_set(e, ENOMEM, "out of memory");
     return 0;
 }
 
@@ -183,7 +207,7 @@ int oci_payload_prepare(struct oci_payload *p, const struct oci_launch *l, struc
 {
     const struct oci_process *proc = l->process;
     const bool late_filter = l->bpf.program && !proc->no_new_privileges;
-    int r = payload_environment(p, proc, e);
+    int r = payload_environment(p, proc, l->listen_fds, e);
 
     if (r == 0 && !l->no_keyring)
         r = oci_process_keyring(proc, l->id, l->proc_fd, e);

@@ -182,20 +182,15 @@ int oci_process_affinity(const struct oci_process *p, bool final, pid_t pid, str
                  : 0;
 }
 
-int oci_process_apply_early(const struct oci_spec *s, const struct oci_process *p, int proc_fd, struct err *e)
+int oci_process_apply_early(const struct oci_process *p, bool limits, int proc_fd, struct err *e)
 {
     int r = attr_oom_score(p, proc_fd, e);
 
-    (void)s;
     if (r == 0)
         r = attr_scheduler(p, e);
     if (r == 0)
         r = attr_io_priority(p, e);
-    if (r == 0)
-        r = oci_process_affinity(p, true, 0, e);
-    if (r == 0)
-        r = oci_process_rlimits(p, 0, e);
-    return r;
+    return r == 0 && limits ? oci_process_rlimits(p, 0, e) : r;
 }
 
 /* ---- labels, keyring ---- */

@@ -13,10 +13,9 @@
 #include "base/err.h"
 #include "wire/oci_spec.h"
 
-/* By the payload, while it is still as privileged as the runtime and before the root changes: oom_score_adj, rlimits,
- * scheduler, I/O priority, final affinity. s: for what is to come, unused as yet; the process is p, which is not
- * s->process where exec gives one. */
-int oci_process_apply_early(const struct oci_spec *s, const struct oci_process *p, int proc_fd, struct err *e) MUST_USE;
+/* By the payload, while it is still as privileged as the runtime and before the root changes: oom_score_adj, scheduler,
+ * I/O priority and, where limits is true, rlimits. */
+int oci_process_apply_early(const struct oci_process *p, bool limits, int proc_fd, struct err *e) MUST_USE;
 /* By the payload after the root has changed, before its user and capabilities go: labels for the next execve,
  * personality, umask (022 where none is given, as runc), no_new_privs. */
 int oci_process_apply_late(const struct oci_spec *s, const struct oci_process *p, int proc_fd, struct err *e) MUST_USE;
@@ -28,7 +27,8 @@ int oci_process_set_user(const struct oci_process *p, struct err *e) MUST_USE;
 
 /* Parts of the above. pid 0: the caller; the runtime may set another process' limits, where that one has to work. */
 int oci_process_rlimits(const struct oci_process *p, pid_t pid, struct err *e) MUST_USE;
-/* CPUs of execCPUAffinity: final false: the initial ones, to be set before the process joins its cgroup. */
+/* CPUs of execCPUAffinity, which is about processes of exec only: final false: the initial ones, to be set before the
+ * process joins its cgroup. */
 int oci_process_affinity(const struct oci_process *p, bool final, pid_t pid, struct err *e) MUST_USE;
 /* "0-3,7": -EINVAL: malformed, empty, or beyond CPU 1023. */
 int oci_cpu_list_parse(const char *text, cpu_set_t *ret) MUST_USE;

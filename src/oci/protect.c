@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -109,4 +110,10 @@ int oci_protect_self(char **argv, struct err *e)
                        strerrordesc_np(-safe));
     execveat(safe, "", argv, environ, AT_EMPTY_PATH);
     return err_set(e, errno, "cannot run the protected copy of the runtime: %m");
+}
+
+int oci_protect_hide(struct err *e)
+{
+    return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ? err_set(e, errno, "cannot hide the runtime from the container: %m")
+                                                  : 0;
 }

@@ -11,5 +11,9 @@
  * or a sealed memory file); else run argv again from one, which returns only where that fails (-errno, text). Call it
  * before anything else is done or open. */
 int oci_protect_self(char **argv, struct err *e) MUST_USE;
+/* Nobody in the container may look into this process, which has the host's memory and descriptors until execve; but
+ * for who has CAP_SYS_PTRACE on the host itself. To be called before it enters namespaces. A user's own /proc/self is
+ * root's from then on. */
+int oci_protect_hide(struct err *e) MUST_USE;
 
 #endif

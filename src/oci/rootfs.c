@@ -144,7 +144,8 @@ int oci_rootfs_setup(struct oci_rootfs *r, const struct oci_launch *l, struct er
         r->fd = open(l->rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
         return r->fd < 0 ? err_set(e, errno, "root.path %s: %m", l->rootfs) : 0;
     }
-    res = rootfs_null(r, e);
+    r->late_ro = calloc(l->spec->n_mounts + 1, sizeof(*r->late_ro));
+    res = r->late_ro ? rootfs_null(r, e) : err_set(e, ENOMEM, "out of memory");
     if (res == 0)
         res = rootfs_attach(r, e);
     for (size_t i = 0; i < r->spec->n_mounts && res == 0; i++) {
@@ -211,21 +212,17 @@ static int rootfs_sysctl(struct oci_rootfs *r, struct err *e)
     return 0;
 }
 
-/* A read-only /dev could not be filled before. */
+/* What is to be read-only could not be filled before. */
 static int rootfs_late_read_only(struct oci_rootfs *r, struct err *e)
 {
     struct mount_attr ro = { .attr_set = MOUNT_ATTR_RDONLY };
 
-    for (size_t i = 0; i < r->spec->n_mounts; i++) {
-        const struct oci_mount *m = &r->spec->mounts[i];
-
-        if (r->own_dev && m->flags & MS_RDONLY && strcmp(m->destination, "/dev") == 0) {
-            AUTO_FD int fd = oci_path_open(r->fd, "/dev", O_PATH);
-
-            if (fd < 0 || mount_setattr(fd, "", AT_EMPTY_PATH, &ro, sizeof(ro)) < 0)
-                return err_set(e, errno, "mount /dev: cannot be made read-only: %m");
-        }
+    for (size_t i = 0; i < r->n_late_ro; i++) {
+        if (mount_setattr(r->late_ro[i], "", AT_EMPTY_PATH, &ro, sizeof(ro)) < 0)
+            return err_set(e, errno, "mounts: cannot be made read-only: %m");
+        close(r->late_ro[i]);
     }
+    r->n_late_ro = 0;
     if (r->spec->root_readonly && mount_setattr(r->fd, "", AT_EMPTY_PATH, &ro, sizeof(ro)) < 0)
         return err_set(e, errno, "root.readonly: %m");
     return 0;

@@ -13,8 +13,10 @@
 struct oci_rootfs {
     const struct oci_launch *launch;
     const struct oci_spec *spec;
-    int fd;         /* the new root: O_PATH of its mount */
-    bool own_dev;   /* /dev is a mount of config.json that is filled by us (not bound from the host) */
+    int fd;       /* the new root: O_PATH of its mount */
+    bool own_dev; /* /dev is a mount of config.json that is filled by us (not bound from the host) */
+    int *late_ro; /* mounts that become read-only when all else is done, since it may have to be done in them */
+    size_t n_late_ro;
     int null_mount; /* the host's /dev/null, checked, as a mount to cover files with; -1: nothing is masked */
 };
 
@@ -37,6 +39,9 @@ int oci_mount_new(const char *type, const char *source, const char *data, unsign
                   struct err *e) MUST_USE;
 /* Attach a detached mount at a place. -errno. */
 int oci_mount_attach(int mount_fd, int place_fd) MUST_USE;
+/* Whether a mount may stand at a place, by where that really is: the kernel's word for the descriptor (the new root
+ * lies upon /, see rootfs.c). Not upon the root, nor inside /proc but for few files. */
+int oci_mount_check_place(const struct oci_rootfs *r, const struct oci_mount *m, int place, struct err *e) MUST_USE;
 /* MS_* as MOUNT_ATTR_*. */
 unsigned oci_mount_attr(unsigned long flags);
 /* The detached copy of a bind mount's source, its ids mapped as m wants it. Parent or child. */

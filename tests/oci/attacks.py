@@ -13,7 +13,7 @@ import tempfile
 import time
 
 import harness
-from harness import BASE, Bundle, MARK, PROGRAMS, Runtime, WORK, expect, main, merged, mounts, nothing_left, until
+from harness import BASE, Bundle, MARK, PROGRAMS, Runtime, Skip, WORK, expect, main, merged, mounts, nothing_left, until
 
 ALL = ['CAP_SYS_ADMIN', 'CAP_DAC_OVERRIDE', 'CAP_DAC_READ_SEARCH', 'CAP_SYS_PTRACE', 'CAP_KILL', 'CAP_CHOWN', 'CAP_FOWNER', 'CAP_MKNOD']
 STRONG = {'process': {'noNewPrivileges': False, 'capabilities': {kind: ALL for kind in ('bounding', 'effective', 'permitted')}}}
@@ -110,6 +110,13 @@ def cve_2019_16884():
     done = runtime.run(bundle, check=False)
     expect('/proc as a symlink', done.returncode in (0, 1), True)
     nothing_left('16884', runtime)
+    for place in ('/', '/proc', '/proc/sys', '/proc/self/attr'):  # without sysfs the image has the place of control groups
+        bundle = Bundle({'mounts': [m for m in BASE['mounts'] if m['destination'] != '/sys']})
+        os.makedirs(os.path.join(bundle.rootfs, 'sys/fs'))
+        os.symlink(place, os.path.join(bundle.rootfs, 'sys/fs/cgroup'))
+        done = runtime.run(bundle, check=False)
+        expect(f'control groups over {place}: {done.stderr.strip()[-150:]}', done.returncode, 1)
+        nothing_left('16884', runtime)
 
 
 def tree(folder):
@@ -367,7 +374,40 @@ def host_mounts_below():
         nothing_left('no pivot', runtime)
 
 
-CASES = (cve_2019_5736, cve_2019_16884, cve_2021_30465, cve_2024_21626, cve_2025_31133, cve_2025_52565, cve_2025_52881, host_null_device, host_mounts_below)
+def look_into_exec():
+    """Root of a user namespace, which may look into all its processes, sees one of the runtime come in by exec, with descriptors that
+    lead to the host. It is held there by strace."""
+    if not shutil.which('strace'):
+        raise Skip('no strace: apt-get install strace')
+    marker = os.path.join(outside(), 'marker')
+    with open(marker, 'w', encoding='ascii') as f:
+        f.write('x')
+    mapping = [{'containerID': 0, 'hostID': 100000, 'size': 65536}]
+    runtime, out = Runtime(), os.path.join(WORK, 'look')
+    bundle = Bundle(merged(STRONG, {'linux': {'uidMappings': mapping, 'gidMappings': mapping,
+                                              'namespaces': BASE['linux']['namespaces'] + [{'type': 'user'}]}}), ['/attack', 'look', marker])
+    for folder in (bundle.path, runtime.root):
+        os.chmod(folder, 0o755)
+    with open(out, 'wb') as f:
+        runtime('run', '--detach', '--bundle', bundle.path, bundle.id, stdout=f)
+
+    def said():
+        with open(out, encoding='ascii') as f:
+            return f.read()
+    until('attack', lambda: 'ready' in said())
+    slow = 'setresgid'
+    name, value = MARK.split('=')
+    done = subprocess.run(['strace', '-f', '-I', '2', '-o', '/dev/null', '-e', f'trace={slow}', '-e', f'inject={slow}:delay_enter=100000',
+                           *runtime.command('exec', bundle.id, '/payload', 'true')], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, check=False, timeout=120, text=True, env={**os.environ, name: value})
+    expect('seen', said(), 'ready\n')  # pid 1 ends when it sees the host, and all else with it
+    expect(f'exec: {done.stderr[-200:]}', done.returncode, 0)
+    runtime('delete', '--force', bundle.id)
+    nothing_left('look', runtime)
+
+
+CASES = (cve_2019_5736, cve_2019_16884, cve_2021_30465, cve_2024_21626, cve_2025_31133, cve_2025_52565, cve_2025_52881, host_null_device, host_mounts_below,
+         look_into_exec)
 
 if __name__ == '__main__':
     main(CASES)

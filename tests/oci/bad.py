@@ -9,7 +9,7 @@ import re
 import time
 
 import harness
-from harness import BASE, Bundle, RUNTIME_NAME, Runtime, WORK, expect, main, merged, nothing_left, until
+from harness import BASE, Bundle, RUNTIME_NAME, Runtime, Skip, WORK, expect, main, merged, nothing_left, until
 
 ROOMY = RUNTIME_NAME in ('runc', 'crun')  # their words and checks differ: only what is left behind is compared
 
@@ -204,6 +204,7 @@ def bad_mounts():
             ('an unknown file system', {'destination': '/mnt', 'type': 'nofs', 'source': 'x'}, 'nofs|/mnt'),
             ('a bind of nothing', {'destination': '/mnt', 'type': 'bind', 'source': '/no/such/source', 'options': ['bind']}, '/no/such/source|/mnt'),
             ('an option that is refused', {'destination': '/mnt', 'type': 'tmpfs', 'source': 'x', 'options': ['colour=red']}, '/mnt|colour'),
+            ('a bind with an unknown option', {'destination': '/mnt', 'type': 'bind', 'source': '/tmp', 'options': ['bind', 'idmap=uids=0-1-10']}, 'options'),
             ('a file over a folder', {'destination': '/etc', 'type': 'bind', 'source': '/etc/passwd', 'options': ['bind']}, '/etc'),
             ('a mount on /', {'destination': '/', 'type': 'tmpfs', 'source': 'x'}, 'destination|/'),
             ('a mount over procfs', {'destination': '/proc/self', 'type': 'tmpfs', 'source': 'x'}, '/proc')):
@@ -231,6 +232,28 @@ def symlinks_stay_inside():
         runtime.run(bundle, check=False)
         expect(f'nothing made outside by {target}', os.listdir(outside), [])
         nothing_left('links', runtime)
+
+
+def pipe_for_users():
+    """A named pipe in the place of /etc/passwd, where HOME is looked up, is not waited for."""
+    runtime, bundle = Runtime(), Bundle(args=['/payload', 'pause'])
+    os.mkfifo(os.path.join(bundle.rootfs, 'etc/passwd'))
+    if ROOMY:
+        raise Skip('runc 1.1 waits')
+    runtime.started(bundle)
+    expect('exec', runtime('exec', bundle.id, '/report').stdout, re.compile('^env HOME=/$', re.M))
+    runtime('delete', '--force', bundle.id)
+    nothing_left('pipe', runtime)
+
+
+def mount_labels():
+    """A label with categories has commas. Without SELinux the kernel knows no labels, and says so."""
+    if os.path.exists('/sys/fs/selinux/enforce'):
+        raise Skip('SELinux is here')
+    for label in ('u:r:t:s0', 'u:r:t:s0:c1,c2'):
+        refused(f'label {label}', {'linux': {'mountLabel': label}}, 'context')
+    refused('label in an option', {'mounts': BASE['mounts'] + [{'destination': '/m', 'type': 'tmpfs', 'source': 'x', 'options': ['context="u:s0:c1,c2"']}]},
+            'context')
 
 
 def bad_hooks():
@@ -295,8 +318,8 @@ def broken_state():
     nothing_left('broken state', runtime)
 
 
-CASES = (documents, versions, wrong_fields, page_sizes, missing_fields, contradictions, bad_roots, bad_mounts, symlinks_stay_inside, bad_hooks, many_files,
-         broken_state)
+CASES = (documents, versions, wrong_fields, page_sizes, missing_fields, contradictions, bad_roots, bad_mounts, symlinks_stay_inside, pipe_for_users,
+         mount_labels, bad_hooks, many_files, broken_state)
 
 if __name__ == '__main__':
     main(CASES)

@@ -220,6 +220,19 @@ def user_namespace():
                 prepare=own_rootfs)
 
 
+def few_descriptors():
+    """A container's limit of descriptors is not that of its making."""
+    def binds(bundle):
+        own_rootfs(bundle)
+        os.makedirs(os.path.join(bundle.path, 'source'))
+        bundle.config['mounts'] += [{'destination': f'/mnt/{i}', 'type': 'bind', 'source': os.path.join(bundle.path, 'source'), 'options': ['bind']}
+                                    for i in range(80)]
+        bundle.write()
+    limit = {'process': {'rlimits': [{'type': 'RLIMIT_NOFILE', 'soft': 48, 'hard': 48}]}}
+    beside_runc('binds', limit, prepare=binds)
+    beside_runc('binds in a user namespace', merged(limit, USER), prepare=binds)
+
+
 def mounts():
     plain = harness.BASE['mounts']
 
@@ -249,15 +262,39 @@ def mounts():
             ('on top of one another', [{'destination': '/mnt', 'type': 'tmpfs', 'source': 'tmpfs'},
                                        {'destination': '/mnt/x/y', 'type': 'tmpfs', 'source': 'tmpfs', 'options': ['ro']},
                                        {'destination': '/mnt/x/z', 'type': 'bind', 'source': './source', 'options': ['bind', 'relatime']}]),
+            ('read-only with a mount in it', [{'destination': '/mnt', 'type': 'tmpfs', 'source': 'tmpfs', 'options': ['ro', 'nosuid']},
+                                              {'destination': '/mnt/x/z', 'type': 'bind', 'source': './source', 'options': ['bind']},
+                                              {'destination': '/mnt/y', 'type': 'tmpfs', 'source': 'tmpfs', 'options': ['ro', 'noexec']}]),
             ('ramfs', [{'destination': '/mnt', 'type': 'ramfs', 'source': 'x'}]),
             ('proc options', [{'destination': '/mnt', 'type': 'proc', 'source': 'proc', 'options': ['hidepid=2', 'ro']}])):
         paths = ['look:/mnt', 'tree:/mnt', 'tree:/etc', 'look:/mnt/a', 'look:/mnt/new/file']
         beside_runc(what, {'mounts': plain + extra}, [*paths], prepare=bind)
     for flag in ('private', 'rprivate', 'slave', 'rslave'):  # runc 1.1 does not make it shared
         beside_runc(f'root {flag}', {'linux': {'rootfsPropagation': flag}})
+    beside_runc('read-only /dev', {'mounts': [merged(m, {'options': [*m['options'], 'ro']}) if m['destination'] == '/dev' else m for m in plain]})
     beside_runc('cgroup mount rw', {'mounts': [merged(m, {'options': ['nosuid', 'noexec', 'nodev', 'rw']}) if m['type'] == 'cgroup' else m for m in plain]})
     beside_runc('cgroup mount without a cgroup namespace',
                 {'linux': {'namespaces': [{'type': k} for k in ('pid', 'network', 'ipc', 'uts', 'mount')]}})
+
+
+def read_only_device():
+    """A file system on a device that cannot be written to."""
+    image = os.path.join(WORK, 'image')
+    if not shutil.which('mkfs.ext4') or not shutil.which('losetup'):
+        raise Skip('no mkfs.ext4, or no losetup')
+    with open(image, 'wb') as f:
+        f.truncate(8 << 20)
+    subprocess.run(['mkfs.ext4', '-q', image], check=True)
+    done = subprocess.run(['losetup', '-r', '-f', '--show', image], check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise Skip(f'no loop device: {done.stderr.strip()}')
+    try:
+        mount = {'destination': '/mnt', 'type': 'ext4', 'source': done.stdout.strip(), 'options': ['ro', 'sync']}
+        allowed = {'allow': True, 'type': 'b', 'access': 'rwm'}  # as for all that happens in the container's cgroup
+        beside_runc('ext4', {'mounts': harness.BASE['mounts'] + [mount],
+                             'linux': {'resources': {'devices': [*harness.BASE['linux']['resources']['devices'], allowed]}}}, ['look:/mnt'])
+    finally:
+        subprocess.run(['losetup', '-d', done.stdout.strip()], check=True)
 
 
 def idmapped_mount():
@@ -449,6 +486,12 @@ def exec_attributes():
     with open(path, 'w', encoding='utf-8') as f:
         json.dump({**process, 'args': ['/report']}, f)
     second = normal(runtime('exec', '--process', path, holder.id).stdout.splitlines(), holder)
+    with open(path, 'w', encoding='utf-8') as f:
+        json.dump({**process, 'args': ['/report'], 'execCPUAffinity': {'initial': '0', 'final': '0'}}, f)
+    has('affinity of exec', runtime('exec', '--process', path, holder.id).stdout.splitlines(), 'status Cpus_allowed_list:\t0')
+    alike.config['process']['execCPUAffinity'] = {'initial': '0', 'final': '0'}
+    all_cpus = [line for line in first if line.startswith('status Cpus_allowed_list')]
+    has('affinity is for exec only', report_of(runtime, alike), *all_cpus)
     has('exec', second, 'umask 0031', 'oom 321', 'rlimit 7 55 66', 'rlimit 4 1 2', re.compile('sched policy 3 flags 0 nice 4'), f'ioprio {2 << 13 | 6}',
         'cwd /tmp', 'env X=y', re.compile('CapEff:\t0+21$'), 'groups 9')
     skip = re.compile(r'^(pid|ppid|pgid|sid) ')
@@ -456,7 +499,7 @@ def exec_attributes():
     with open(path, 'w', encoding='utf-8') as f:
         json.dump({**process, 'args': ['/report'], 'apparmorProfile': 'no-such-profile'}, f)
     done = runtime('exec', '--process', path, holder.id, check=False)
-    expect(f'a profile is not left away: {done.stderr}', (done.returncode, 'apparmorProfile' in done.stderr), (1, True))
+    expect(f'a profile is not left away: {done.stderr}', (done.returncode, 'apparmorProfile' in done.stderr), (255, True))
     runtime('delete', '--force', holder.id)
     nothing_left('exec attributes', runtime)
 
@@ -479,7 +522,7 @@ def covered_hierarchy():
     expect(f'with {tops[0]} covered, and nothing made there', done.returncode, 0)
 
 
-CASES = (base, process_fields, beyond_runc, namespaces, user_namespace, mounts, idmapped_mount, masks_and_sysctl, devices, seccomp, seccomp_default,
+CASES = (base, process_fields, beyond_runc, namespaces, user_namespace, few_descriptors, mounts, read_only_device, idmapped_mount, masks_and_sysctl, devices, seccomp, seccomp_default,
          resources, unified_keys, ignored_signals, exec_is_like_run, exec_attributes, covered_hierarchy)
 
 if __name__ == '__main__':

@@ -92,7 +92,7 @@ def enter():
     runtime('start', bundle.id)
     expect('exec', runtime('exec', bundle.id, '/payload', 'echo', 'inside', cwd='/').stdout, 'inside\n')
     expect('status', runtime('exec', bundle.id, '/payload', 'exit', '7', check=False, cwd='/').returncode, 7)
-    expect('no program', runtime('exec', bundle.id, '/nothing', check=False, cwd='/').returncode, 1)
+    expect('no program', runtime('exec', bundle.id, '/nothing', check=False, cwd='/').returncode, 255)
     first = f'/proc/{runtime.state(bundle.id)["pid"]}/ns/'
     lines = runtime('exec', bundle.id, '/report', cwd='/').stdout.splitlines()
     for wanted in ('uid 0 0 0', 'setgroups deny', *(f'ns {name} {os.readlink(first + name)}' for name in ('user', 'pid', 'mnt', 'uts', 'ipc'))):

@@ -161,6 +161,17 @@ static void test_hangs(void **state)
     assert_true(kill(pid, 0) < 0);
 }
 
+/* Out of its process group, it is killed all the same. */
+static void test_hangs_elsewhere(void **state)
+{
+    struct err e;
+
+    assert_int_equal(run_one("exec python3 -c 'import os, time; os.setpgid(0, os.getpgid(os.getppid())); "
+                             "time.sleep(600)'",
+                             3, "{}", &e),
+                     -ETIMEDOUT);
+}
+
 /* Output without end is read and forgotten, and does not keep the clock from being looked at. */
 static void test_floods(void **state)
 {
@@ -233,9 +244,11 @@ static void test_without_stdio(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_state_and_args),   cmocka_unit_test(test_clean),  cmocka_unit_test(test_no_args),
-        cmocka_unit_test(test_failures),         cmocka_unit_test(test_hangs),  cmocka_unit_test(test_floods),
-        cmocka_unit_test(test_does_not_hold_us), cmocka_unit_test(test_series), cmocka_unit_test(test_without_stdio),
+        cmocka_unit_test(test_state_and_args),  cmocka_unit_test(test_clean),
+        cmocka_unit_test(test_no_args),         cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_hangs),           cmocka_unit_test(test_floods),
+        cmocka_unit_test(test_hangs_elsewhere), cmocka_unit_test(test_does_not_hold_us),
+        cmocka_unit_test(test_series),          cmocka_unit_test(test_without_stdio),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

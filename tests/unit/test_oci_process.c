@@ -306,7 +306,8 @@ static int check_early(void *arg)
     char text[16] = "";
     AUTO_FD int fd = -1;
 
-    RIG_CHECK(oci_process_apply_early(s, &s->process, proc_fd, &e) == 0);
+    RIG_CHECK(oci_process_apply_early(&s->process, true, proc_fd, &e) == 0);
+    RIG_CHECK(oci_process_affinity(&s->process, true, 0, &e) == 0);
     RIG_CHECK(getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur == 100 && l.rlim_max == 200);
     RIG_CHECK(getrlimit(RLIMIT_CORE, &l) == 0 && l.rlim_cur == 0 && l.rlim_max == RLIM_INFINITY);
     RIG_CHECK(sched_getscheduler(0) == SCHED_BATCH && getpriority(PRIO_PROCESS, 0) == 7);
@@ -326,7 +327,7 @@ static int check_real_time(void *arg)
                  "");
     struct err e = { 0 };
     struct sched_param param;
-    int r = oci_process_apply_early(s, &s->process, proc_fd, &e);
+    int r = oci_process_apply_early(&s->process, true, proc_fd, &e);
 
     if (r == -EPERM && strstr(e.text, "process.scheduler"))
         return 77; /* a cgroup without real-time run time */
@@ -359,7 +360,8 @@ static int check_early_refused(void *arg)
         struct oci_spec *s = rig_spec(cases[i][0], "");
         struct err e = { 0 };
 
-        RIG_CHECK(oci_process_apply_early(s, &s->process, proc_fd, &e) < 0);
+        RIG_CHECK(oci_process_apply_early(&s->process, true, proc_fd, &e) < 0 ||
+                  oci_process_affinity(&s->process, true, 0, &e) < 0);
         RIG_CHECK(strncmp(e.text, cases[i][1], strlen(cases[i][1])) == 0);
         oci_spec_free(s);
     }

@@ -11,6 +11,7 @@ from rig import FAILED, TOOL, Entry, Layout, check, main, need_root, output, run
 DIR, SYM, LNK, CHR, BLK, FIFO, FILE = (tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE,
                                        tarfile.FIFOTYPE, tarfile.REGTYPE)
 BAD = b'harm'
+KEPT_TIME = 1000000000
 
 
 def sentinel():
@@ -64,6 +65,8 @@ def kept_layers():
                           out[1:] + '/keep'),
         'folder becomes link': ([[Entry('d', DIR), Entry('d/x', content=b'1'), Entry('d', SYM, linkname=out),
                                   Entry('d/keep', content=BAD)]], out[1:] + '/keep'),
+        'folder with folders becomes link': ([[Entry('d', DIR), Entry('d/keep', DIR, mtime=1), Entry('d', SYM, linkname=out)]], 'd'),
+        'folder in folders becomes link': ([[Entry('a/b', DIR), Entry('a/b/keep', DIR, mtime=1), Entry('a/b', SYM, linkname=out)]], 'a/b'),
         'file through link': ([[Entry('l', SYM, linkname=out + '/keep'), Entry('l', content=BAD)]], 'l'),
         'link to a link': ([[Entry('s', SYM, linkname=out + '/keep'), Entry('h', LNK, linkname='s'), Entry('h', content=BAD)]], 'h'),
         'hard link to itself': ([[Entry('x', content=b'1'), Entry('x', LNK, linkname='x')]], 'x'),
@@ -88,7 +91,7 @@ def state_files():
 def outside_is_untouched(name):
     with open('outside/keep', 'rb') as f:
         check(f.read() == b'kept' and os.listdir('outside') == ['keep'] and os.stat('outside/keep').st_nlink == 1 and
-              os.listxattr('outside') == [], f'{name}: it reached what is outside')
+              os.listxattr('outside') == [] and os.stat('outside/keep').st_mtime == KEPT_TIME, f'{name}: it reached what is outside')
 
 
 def case_all():
@@ -96,6 +99,7 @@ def case_all():
     os.mkdir('outside')
     with open('outside/keep', 'wb') as f:
         f.write(b'kept')
+    os.utime('outside/keep', (KEPT_TIME, KEPT_TIME))
     count = 0
     for name, (layers, word) in refused_layers().items():
         shutil.rmtree('image', ignore_errors=True)

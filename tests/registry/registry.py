@@ -332,7 +332,7 @@ def case_full(folder, stops):
           [[f'127.0.0.1:{proxy.port}/x/small:1']], 'half an image')
 
 
-def token_rule(proxy, user=None, grant='secret-token', also=None):
+def token_rule(proxy, user=None, grant='secret-token', also=None, scheme='http'):
     """The registry wants tokens; they come from /token, for a user and password where one is given."""
     want = 'Basic ' + base64.b64encode(user.encode()).decode() if user else None
 
@@ -347,7 +347,7 @@ def token_rule(proxy, user=None, grant='secret-token', also=None):
         if given != f'Bearer {grant}':
             scope = ',scope="repository:x/one:pull"' if path != '/v2/' else ''
             handler.answer(401, b'', {'WWW-Authenticate':
-                                      f'Bearer realm="http://127.0.0.1:{proxy.port}/token",service="test"{scope}'})
+                                      f'Bearer realm="{scheme}://127.0.0.1:{proxy.port}/token",service="test"{scope}'})
             return True
         return also(handler, path) if also else False
     return rule
@@ -477,6 +477,14 @@ def case_tls(folder, stops):
     os.link(files['ca.crt'], os.path.join(certs, 'test.crt'))
     check(output('image', 'pull', '--cert-dir', certs, at).strip() == image.id, '--cert-dir')
     output('image', 'rm', at)
+    # as Podman has them: for the registry, and for the token server that it names
+    mine = os.path.join(os.environ['HOME'], '.config/containers/certs.d', f'127.0.0.1:{proxy.port}')
+    os.makedirs(mine)
+    os.link(files['ca.crt'], os.path.join(mine, 'test.crt'))
+    proxy.rule = token_rule(proxy, scheme='https')
+    check(output('image', 'pull', at).strip() == image.id and proxy.of('GET', '/token'), 'certs.d and a token server')
+    output('image', 'rm', at)
+    os.unlink(os.path.join(mine, 'test.crt'))
     check(output('image', 'pull', '--tls-verify', 'false', at).strip() == image.id, '--tls-verify false')
     refused(['image', 'pull', '--tls-verify', 'maybe', at], USAGE, 'true or false')
     # http of a host that is not this one's name

@@ -186,8 +186,13 @@ static int exec_words(struct builder *b, struct build_stage *stage, const struct
     int r = 0;
 
     if (i->exec) {
-        for (size_t k = 0; k < i->args.n && r == 0; k++)
-            r = inst_strings_add(&words, i->args.at[k]) < 0 ? exec_no_memory(e) : 0;
+        for (size_t k = 0; k < i->args.n && r == 0; k++) {
+            AUTO_FREE char *word = NULL;
+
+            r = exec_expand(b, stage, i->args.at[k], &word, e);
+            if (r == 0 && inst_strings_add(&words, word) < 0)
+                r = exec_no_memory(e);
+        }
     } else {
         r = exec_expand(b, stage, i->rest, &line, e);
         if (r == 0)

@@ -57,7 +57,7 @@ RUN id -u > /home/me/uid && echo $HOME > /home/me/home
 USER 5:6
 EXPOSE 80 53/udp 7000-7002
 VOLUME /vol ["/not json"
-VOLUME ["/v 1", "/v2"]
+VOLUME ["/v 1", "/v2", "/v$A"]
 LABEL x="y z" k=v multi=$NOTHING
 SHELL ["/bin/sh", "-ec"]
 ENTRYPOINT ["/bin/busybox", "sh"]

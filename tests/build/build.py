@@ -34,7 +34,7 @@ WORKDIR sub/../deep
 RUN echo "hello $WHO $B $HOME" > greet && \
     # a comment between
 
-    mkdir -p d/e && ln greet d/hard && ln -s ../greet d/e/soft && rm -f /bin/vi && chmod 4755 d/hard && mkfifo pipe
+    echo 'one <<< two' $((1 <<2)) > shift && mkdir -p d/e && ln greet d/hard && ln -s ../greet d/e/soft && rm -f /bin/vi && chmod 4755 d/hard && mkfifo pipe
 RUN test "$WHO" = you && test -n "$PATH" && echo $$ > /pid && rm -r d/e && mkdir d/e && touch d/e/new
 COPY --chown=12:34 --chmod=640 tree /data/
 COPY *.txt tree/one ./many/
@@ -217,7 +217,10 @@ def case_refused(folder, stops):
             ('FROM scratch\nENV A=${B:?missing}\n', ['missing']), ('FROM scratch\nENV A\n', ['NAME=VALUE']),
             ('FROM scratch\nONBUILD RUN x\n', ['ONBUILD is refused']), ('FROM scratch\nEXPOSE 99999\n', ['EXPOSE']),
             ('FROM scratch\nRUN --mount=type=bind,target=/x y\n', ['--mount', 'not know']),
-            ('FROM scratch\nRUN <<EOF\nx\nEOF\n', ['here-documents']), ('FROM $X\nRUN x\n', ['nothing is left']),
+            ('FROM scratch\nRUN <<EOF\nx\nEOF\n', ['here-documents']),
+            ('FROM scratch\nRUN cat <<-"EOF" > /x\nRUN y\nEOF\n', ['line 2', 'here-documents']),
+            ('FROM scratch\nCOPY a.txt <<EOF /x\nRUN y\nEOF\n', ['line 2', 'here-documents']),
+            ('FROM $X\nRUN x\n', ['nothing is left']),
             ('FROM scratch AS\nRUN x\n', ['FROM wants']), ('FROM scratch\nCOPY --chmod=rwx a.txt /\n', ['octal']),
             ('FROM scratch\nHEALTHCHECK x\n', ['HEALTHCHECK wants']),
             ('FROM scratch\nHEALTHCHECK --interval=999999999h CMD x\n', ['not a time']),

@@ -16,6 +16,21 @@ static int exec_no_memory(struct err *e)
     return err_set(e, ENOMEM, "out of memory");
 }
 
+int build_check_flags(const struct build_instruction *i, const char *const *known, struct err *e)
+{
+    for (size_t k = 0; k < i->flags.n; k++) {
+        bool found = false;
+
+        for (const char *const *name = known; *name && !found; name++)
+            found = strncmp(i->flags.at[k] + 2, *name, strlen(*name)) == 0 &&
+                    strchr("=", i->flags.at[k][2 + strlen(*name)]) != NULL;
+        if (!found)
+            return err_set(e, EINVAL, "%s %.60s: Caisson does not know this flag", build_op_name(i->op),
+                           i->flags.at[k]);
+    }
+    return 0;
+}
+
 /* ---- variables ---- */
 
 static const char *exec_find_pair(const struct inst_strings *pairs, const char *name)
@@ -35,6 +50,8 @@ static const char *exec_lookup(const void *opaque, const char *name)
 
     if (!value)
         value = exec_find_pair(scope->stage ? &scope->stage->args : &scope->b->globals, name);
+    if (!value && !scope->stage) /* FROM has them without ARG */
+        value = exec_find_pair(&scope->b->builtins, name);
     return value;
 }
 
@@ -51,14 +68,26 @@ static int exec_expand(struct builder *b, struct build_stage *stage, const char 
     return build_word_expand(text, b->file.escape, &vars, ret, e);
 }
 
-/* What a variable has without being told: platform, as BuildKit names it. NULL: nothing. */
-static const char *exec_builtin(const char *name)
+int build_builtins(struct builder *b, struct err *e)
 {
-    if (strcmp(name, "TARGETOS") == 0 || strcmp(name, "BUILDOS") == 0)
-        return "linux";
-    if (strcmp(name, "TARGETARCH") == 0 || strcmp(name, "BUILDARCH") == 0)
-        return image_arch();
-    return NULL;
+    const char *const kinds[] = { "BUILD", "TARGET" };
+
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+        const char *given = i == 1 ? b->config->platform : NULL, *slash = given ? strchr(given, '/') : NULL;
+        const char *arch = slash ? slash + 1 : image_arch();
+        const int os_len = slash ? (int)(slash - given) : 5, arch_len = (int)strcspn(arch, "/");
+        const char *os = slash ? given : "linux", *variant = arch[arch_len] ? arch + arch_len + 1 : "";
+        char text[4][128];
+
+        snprintf(text[0], sizeof(text[0]), "%sPLATFORM=%.*s/%.80s", kinds[i], MIN(os_len, 20), os, arch);
+        snprintf(text[1], sizeof(text[1]), "%sOS=%.*s", kinds[i], MIN(os_len, 20), os);
+        snprintf(text[2], sizeof(text[2]), "%sARCH=%.*s", kinds[i], MIN(arch_len, 80), arch);
+        snprintf(text[3], sizeof(text[3]), "%sVARIANT=%.80s", kinds[i], variant);
+        for (size_t k = 0; k < ARRAY_SIZE(text); k++)
+            if (inst_strings_add(&b->builtins, text[k]) < 0)
+                return exec_no_memory(e);
+    }
+    return 0;
 }
 
 /* One NAME[=DEFAULT] of ARG, expanded. */
@@ -76,7 +105,7 @@ static int exec_arg_one(struct builder *b, struct build_stage *stage, const char
     if (!value && stage)
         value = exec_find_pair(&b->globals, name);
     if (!value)
-        value = exec_builtin(name);
+        value = exec_find_pair(&b->builtins, name);
     if (!value)
         return 0;
     if (asprintf(&pair, "%s=%s", name, value) < 0) {
@@ -255,10 +284,15 @@ static int exec_health_flags(json_object *health, const struct build_instruction
 {
     static const char *const times[][2] = { { "interval", "Interval" },
                                             { "timeout", "Timeout" },
-                                            { "start-period", "StartPeriod" } };
+                                            { "start-period", "StartPeriod" },
+                                            { "start-interval", "StartInterval" } };
     const char *retries = build_flag(i, "retries");
     uint64_t n = 0;
+    int r = build_check_flags(
+        i, (const char *const[]){ "interval", "timeout", "start-period", "start-interval", "retries", NULL }, e);
 
+    if (r < 0)
+        return r;
     for (size_t k = 0; k < ARRAY_SIZE(times); k++) {
         const char *text = build_flag(i, times[k][0]);
         int64_t ns = 0;
@@ -461,21 +495,6 @@ static int exec_key_strings(char key[BUILD_KEY_MAX], const char *what, const str
     return build_key_next(key, texts);
 }
 
-static int exec_check_flags(const struct build_instruction *i, const char *const *known, struct err *e)
-{
-    for (size_t k = 0; k < i->flags.n; k++) {
-        bool found = false;
-
-        for (const char *const *name = known; *name && !found; name++)
-            found = strncmp(i->flags.at[k] + 2, *name, strlen(*name)) == 0 &&
-                    strchr("=", i->flags.at[k][2 + strlen(*name)]) != NULL;
-        if (!found)
-            return err_set(e, EINVAL, "%s %.60s: Caisson does not know this flag", build_op_name(i->op),
-                           i->flags.at[k]);
-    }
-    return 0;
-}
-
 static int exec_run(struct builder *b, struct build_stage *stage, const struct build_instruction *i,
                     struct image_layer *ret, struct err *e)
 {
@@ -488,7 +507,7 @@ static int exec_run(struct builder *b, struct build_stage *stage, const struct b
                              .cwd = build_doc_get(stage->doc, "WorkingDir"),
                              .user = build_doc_get(stage->doc, "User"),
                              .bundle = bundle };
-    int r = exec_check_flags(i, (const char *const[]){ "network", NULL }, e);
+    int r = build_check_flags(i, (const char *const[]){ "network", NULL }, e);
 
     run.network_none = network ? strcmp(network, "none") == 0 : b->config->network_none;
     if (r == 0 && network && strcmp(network, "none") != 0 && strcmp(network, "host") != 0 &&
@@ -576,10 +595,10 @@ static int exec_copy_flags(struct builder *b, struct build_stage *stage, const s
 {
     const char *owner = build_flag(i, "chown"), *mode = build_flag(i, "chmod");
     AUTO_FREE char *text = NULL;
-    int r = exec_check_flags(i,
-                             i->op == BUILD_COPY ? (const char *const[]){ "from", "chown", "chmod", "link", NULL }
-                                                 : (const char *const[]){ "chown", "chmod", NULL },
-                             e);
+    int r = build_check_flags(i,
+                              i->op == BUILD_COPY ? (const char *const[]){ "from", "chown", "chmod", "link", NULL }
+                                                  : (const char *const[]){ "chown", "chmod", NULL },
+                              e);
 
     if (r == 0 && owner)
         r = exec_expand(b, stage, owner, ret_owner, e);

@@ -24,7 +24,7 @@ FROM scratch AS base
 COPY busybox /bin/busybox
 RUN ["/bin/busybox", "--install", "-s", "/bin"]
 
-FROM ${BASE} AS work
+FROM --platform=$TARGETPLATFORM ${BASE} AS work
 ENV A=1 B="two words" \
     C='$A' D=$A-${A}-${NONE:-none}-${A:+set} E=\$A
 ENV OLD the rest of it
@@ -220,6 +220,8 @@ def case_refused(folder, stops):
             ('FROM scratch\nRUN <<EOF\nx\nEOF\n', ['here-documents']),
             ('FROM scratch\nRUN cat <<-"EOF" > /x\nRUN y\nEOF\n', ['line 2', 'here-documents']),
             ('FROM scratch\nCOPY a.txt <<EOF /x\nRUN y\nEOF\n', ['line 2', 'here-documents']),
+            ('FROM --plattform=x scratch\nRUN x\n', ['line 1', '--plattform', 'not know']),
+            ('FROM scratch\nHEALTHCHECK --intervall=5s CMD x\n', ['line 2', '--intervall', 'not know']),
             ('FROM $X\nRUN x\n', ['nothing is left']),
             ('FROM scratch AS\nRUN x\n', ['FROM wants']), ('FROM scratch\nCOPY --chmod=rwx a.txt /\n', ['octal']),
             ('FROM scratch\nHEALTHCHECK x\n', ['HEALTHCHECK wants']),
@@ -237,6 +239,8 @@ def case_refused(folder, stops):
                         ('FROM scratch\nCOPY --chown=who a.txt /x\n', ['who'])):
         write(os.path.join(at, 'Containerfile'), text)
         refused(['image', 'build', '-q', at], NOT_FOUND, *words)
+    write(os.path.join(at, 'Containerfile'), 'FROM --platform=$BUILDPLATFORM 127.0.0.1:1/x\n')
+    refused(['image', 'build', '-q', at], FAILED, 'cannot reach')
     refused(['image', 'build', os.path.join(folder, 'none')], NOT_FOUND, 'context')
     refused(['image', 'build', '-f', 'none', at], NOT_FOUND, 'none')
     refused(['image', 'build', '--target', 'none', at], NOT_FOUND, 'none')

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -251,6 +252,24 @@ def case_manifests(folder, stops):
     nothing_half(keep_partial=False)
 
 
+def late(at, image, folder):
+    """One has opened a partial file, and locks it when another has moved it into the store."""
+    if not shutil.which('strace'):
+        return
+    output('image', 'rm', at)
+    first = min([image.id, *image.layers])[7:]  # else the other would wait for those before
+    at_work = os.path.join(state(), 'images', 'partial', first)
+    trace = ['strace', '-f', '-o', os.path.join(folder, 'late'), '-P', at_work, '-e', 'trace=flock', '-e', 'inject=flock:delay_enter=3000000']
+    with subprocess.Popen([*trace, CAISSON, 'image', 'pull', at], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, env=environment()) as slow:
+        until = time.monotonic() + 60
+        while not os.path.exists(at_work) and slow.poll() is None and time.monotonic() < until:
+            time.sleep(0.02)
+        output('image', 'pull', at)
+        out, err = slow.communicate(timeout=120)
+        check(slow.returncode == 0 and out.strip() == image.id, f'late: {slow.returncode} {err}')
+
+
 def case_resume(folder, stops):
     """kill -9 and Ctrl-C in the middle: the next pull fetches the rest alone. A damaged rest is fetched anew."""
     registry, proxy = start(folder, stops)
@@ -300,6 +319,7 @@ def case_resume(folder, stops):
     for pull in both:
         out, err = pull.communicate(timeout=120)
         check(pull.returncode == 0 and out.strip() == image.id, f'at the same time: {pull.returncode} {err}')
+    late(at, image, folder)
     # a server without ranges
     output('image', 'rm', at)
     interrupted(signal.SIGKILL)

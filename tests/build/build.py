@@ -246,6 +246,13 @@ def case_refused(folder, stops):
     refused(['image', 'build', '--target', 'none', at], NOT_FOUND, 'none')
     refused(['image', 'build', '--disk', '2G', at], USAGE, '--debian')
     check(not images(), 'an image came out of it')
+    # a link in the place of a folder, put there by a command, leads nowhere outside when mount points are removed
+    for name in ('hosts', 'resolv.conf'):
+        write(os.path.join(folder, 'outside', name), '')
+    write(os.path.join(at, 'Containerfile'), 'FROM scratch\nCOPY busybox /bin/busybox\n'
+          f'RUN --network=none ["/bin/busybox", "ln", "-s", "{folder}/outside", "/etc"]\n')
+    output('image', 'build', '-q', '-t', 'points', at)
+    check(sorted(os.listdir(os.path.join(folder, 'outside'))) == ['hosts', 'resolv.conf'], 'deleted outside the root')
     # links in the root lead nowhere outside
     write(os.path.join(at, 'Containerfile'), 'FROM scratch\nCOPY busybox /bin/sh\n'
           f'RUN ["/bin/sh", "sh", "-c", "mkdir -p {folder} && ln -s {folder} /away"]\nCOPY a.txt /away/escaped\nCOPY tree /away/\n')

@@ -1,9 +1,11 @@
 /* The instructions of a Containerfile, one function each. All but COPY, ADD, RUN and WORKDIR change the configuration
  * alone. */
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 #include "base/buf.h"
@@ -198,10 +200,12 @@ static int exec_expose_one(struct build_stage *stage, const char *text, struct e
     if (dash)
         ports[dash - ports] = '\0';
     if (num_parse_u64(ports, 1, 65535, &first) < 0 || (dash && num_parse_u64(dash + 1, first, 65535, &last) < 0) ||
-        (strcmp(protocol, "tcp") != 0 && strcmp(protocol, "udp") != 0 && strcmp(protocol, "sctp") != 0))
+        (strcasecmp(protocol, "tcp") != 0 && strcasecmp(protocol, "udp") != 0 && strcasecmp(protocol, "sctp") != 0))
         return err_set(e, EINVAL, "EXPOSE '%.60s': not PORT[-PORT][/tcp|/udp]", text);
     for (uint64_t port = first; port <= (dash ? last : first); port++) {
         snprintf(key, sizeof(key), "%llu/%.4s", (unsigned long long)port, protocol);
+        for (char *p = key; *p; p++)
+            *p = (char)tolower((unsigned char)*p);
         build_doc_set(stage->doc, "ExposedPorts", key);
     }
     return 0;
@@ -250,31 +254,45 @@ static int exec_text(struct builder *b, struct build_stage *stage, const struct 
     return r;
 }
 
-/* "30s", "1m30s", "500ms" in nanoseconds. */
-static int exec_duration(const char *text, int64_t *ret)
+/* What stands behind a number in a duration, in nanoseconds; 0: nothing that is known. */
+static int64_t exec_duration_unit(const char **at)
 {
     static const struct {
         const char *name;
         int64_t ns;
     } units[] = { { "ms", 1000000 },      { "us", 1000 },       { "ns", 1 },
                   { "h", 3600000000000 }, { "m", 60000000000 }, { "s", 1000000000 } };
-    int64_t sum = 0, part;
+
+    for (size_t i = 0; i < ARRAY_SIZE(units); i++)
+        if (strncmp(*at, units[i].name, strlen(units[i].name)) == 0) {
+            *at += strlen(units[i].name);
+            return units[i].ns;
+        }
+    return 0;
+}
+
+/* "30s", "1m30s", "1.5s", "500ms" in nanoseconds. */
+static int exec_duration(const char *text, int64_t *ret)
+{
+    int64_t sum = 0, part, unit;
 
     for (const char *p = text; *p;) {
-        size_t digits = strspn(p, "0123456789"), u = 0;
+        size_t digits = strspn(p, "0123456789"), more;
+        const char *fraction = p + digits + (p[digits] == '.');
         char number[12];
         uint64_t n;
 
         snprintf(number, sizeof(number), "%.*s", (int)MIN(digits, 11u), p);
-        if (num_parse_u64(number, 0, 1000000000, &n) < 0)
+        more = fraction > p + digits ? strspn(fraction, "0123456789") : 0;
+        if (num_parse_u64(number, 0, 1000000000, &n) < 0 || (fraction > p + digits && more == 0))
             return -EINVAL;
-        p += digits;
-        while (u < ARRAY_SIZE(units) && strncmp(p, units[u].name, strlen(units[u].name)) != 0)
-            u++;
-        if (u == ARRAY_SIZE(units) || __builtin_mul_overflow((int64_t)n, units[u].ns, &part) ||
-            __builtin_add_overflow(sum, part, &sum))
+        p = fraction + more;
+        unit = exec_duration_unit(&p);
+        if (unit == 0 || __builtin_mul_overflow((int64_t)n, unit, &part) || __builtin_add_overflow(sum, part, &sum))
             return -EINVAL;
-        p += strlen(units[u].name);
+        for (size_t i = 0; i < more && (unit /= 10) > 0; i++)
+            if (__builtin_add_overflow(sum, (fraction[i] - '0') * unit, &sum))
+                return -EINVAL;
     }
     *ret = sum;
     return text[0] ? 0 : -EINVAL;

@@ -26,7 +26,7 @@ RUN ["/bin/busybox", "--install", "-s", "/bin"]
 
 FROM --platform=$TARGETPLATFORM ${BASE} AS work
 ENV A=1 B="two words" \
-    C='$A' D=$A-${A}-${NONE:-none}-${A:+set} E=\$A
+    X=$1x$12-$ C='$A' D=$A-${A}-${NONE:-none}-${A:+set} E=\$A
 ENV OLD the rest of it
 ARG WHO=world
 WORKDIR /srv/app
@@ -201,6 +201,13 @@ def case_cache(folder, stops):
     check(not any('failed' in name for image in images() for name in image['names']), 'half an image has the name')
     done = run('image', 'build', '-t', 'failed', at)
     check(done.stderr.count('from the cache') == 2, f'the steps before the failure were not kept: {done.stderr}')
+    write(os.path.join(at, 'Containerfile'), 'FROM scratch\nHEALTHCHECK --start-period=1m1.25s --timeout=.5s CMD x\n')
+    refused(['image', 'build', '-q', '-t', 'health', at], USAGE, 'not a time')
+    write(os.path.join(at, 'Containerfile'), 'FROM scratch\nHEALTHCHECK --start-period=1m1.25s --start-interval=250ms CMD x\nEXPOSE 90/TCP\n')
+    output('image', 'build', '-q', '-t', 'health', at)
+    check(configuration('health')['config']['Healthcheck'] == {'Test': ['CMD-SHELL', 'x'], 'StartPeriod': 61250000000,
+                                                              'StartInterval': 250000000}, 'times of HEALTHCHECK')
+    check(configuration('health')['config']['ExposedPorts'] == {'90/tcp': {}}, 'EXPOSE in capitals')  # as Docker; buildah keeps them
     write(os.path.join(at, 'Containerfile'), 'FROM scratch AS one\nCOPY busybox /bin/sh\nRUN ["/bin/sh", "-c", "grep Seccomp: /proc/self/status > /filter"]\n'
           'FROM scratch\nARG STAGE=one\nCOPY --from=${STAGE} /filter /\n')
     output('image', 'build', '-q', '-t', 'filter', at)

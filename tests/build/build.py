@@ -246,6 +246,10 @@ def case_refused(folder, stops):
                         ('FROM scratch\nCOPY --chown=who a.txt /x\n', ['who'])):
         write(os.path.join(at, 'Containerfile'), text)
         refused(['image', 'build', '-q', at], NOT_FOUND, *words)
+    write(os.path.join(at, '.containerignore'), 'tree/secret.key\n')
+    for source in ('tree/secret.key', 'tree//secret.key', './tree/sub/.././secret.key'):
+        write(os.path.join(at, 'Containerfile'), f'FROM scratch\nCOPY {source} /x\n')
+        refused(['image', 'build', '-q', at], NOT_FOUND, 'ignored')
     write(os.path.join(at, 'Containerfile'), 'FROM --platform=$BUILDPLATFORM 127.0.0.1:1/x\n')
     refused(['image', 'build', '-q', at], FAILED, 'cannot reach')
     refused(['image', 'build', os.path.join(folder, 'none')], NOT_FOUND, 'context')

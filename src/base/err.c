@@ -5,6 +5,18 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Names come from images, guests and servers: what is told of them stays one line, and commands no terminal. Control
+ * characters of the second kind (C1) are two bytes in UTF-8. */
+static void err_clean(char *text)
+{
+    for (unsigned char *p = (unsigned char *)text; *p; p++) {
+        if (*p < 0x20 || *p == 0x7f)
+            *p = '?';
+        else if (*p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0)
+            p[0] = p[1] = '?';
+    }
+}
+
 int err_set(struct err *e, int code, const char *fmt, ...)
 {
     va_list ap;
@@ -14,6 +26,7 @@ int err_set(struct err *e, int code, const char *fmt, ...)
         va_start(ap, fmt);
         vsnprintf(e->text, sizeof(e->text), fmt, ap);
         va_end(ap);
+        err_clean(e->text);
     }
     return -code;
 }
@@ -32,5 +45,6 @@ int err_wrap(struct err *e, const char *fmt, ...)
     snprintf(whole, sizeof(whole), "%s: %s", context, e->text);
     whole[ERR_TEXT_MAX - 1] = '\0';
     memcpy(e->text, whole, ERR_TEXT_MAX);
+    err_clean(e->text);
     return -e->code;
 }

@@ -78,8 +78,10 @@ static int build_from(struct builder *b, const struct build_instruction *i, stru
     struct inst_strings words = { 0 };
     AUTO_FREE char *name = NULL, *platform = NULL;
     const char *flag = build_flag(i, "platform");
-    int r = build_words_split(i->rest, b->file.escape, &words, e);
+    int r = build_check_flags(i, (const char *const[]){ "platform", NULL }, e);
 
+    if (r == 0)
+        r = build_words_split(i->rest, b->file.escape, &words, e);
     if (r == 0 && words.n != 1 && !(words.n == 3 && strcasecmp(words.at[1], "AS") == 0))
         r = err_set(e, EINVAL, "FROM wants IMAGE or IMAGE AS STAGE");
     if (r == 0)
@@ -279,6 +281,8 @@ static int build_open(struct builder *b, struct store *s, const struct image_bui
     r = build_read_file(b, e);
     if (r == 0)
         r = build_read_ignore(b, e);
+    if (r == 0)
+        r = build_builtins(b, e);
     return r < 0 ? r : image_add_begin(s, &b->add, e);
 }
 
@@ -294,6 +298,7 @@ static void builder_free(struct builder *b)
     build_file_done(&b->file);
     build_ignore_done(&b->ignore);
     inst_strings_done(&b->globals);
+    inst_strings_done(&b->builtins);
     if (b->context >= 0)
         close(b->context);
     free(b);

@@ -1,9 +1,11 @@
 /* The instructions of a Containerfile, one function each. All but COPY, ADD, RUN and WORKDIR change the configuration
  * alone. */
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 #include "base/buf.h"
@@ -14,6 +16,21 @@
 static int exec_no_memory(struct err *e)
 {
     return err_set(e, ENOMEM, "out of memory");
+}
+
+int build_check_flags(const struct build_instruction *i, const char *const *known, struct err *e)
+{
+    for (size_t k = 0; k < i->flags.n; k++) {
+        bool found = false;
+
+        for (const char *const *name = known; *name && !found; name++)
+            found = strncmp(i->flags.at[k] + 2, *name, strlen(*name)) == 0 &&
+                    strchr("=", i->flags.at[k][2 + strlen(*name)]) != NULL;
+        if (!found)
+            return err_set(e, EINVAL, "%s %.60s: Caisson does not know this flag", build_op_name(i->op),
+                           i->flags.at[k]);
+    }
+    return 0;
 }
 
 /* ---- variables ---- */
@@ -35,6 +52,8 @@ static const char *exec_lookup(const void *opaque, const char *name)
 
     if (!value)
         value = exec_find_pair(scope->stage ? &scope->stage->args : &scope->b->globals, name);
+    if (!value && !scope->stage) /* FROM has them without ARG */
+        value = exec_find_pair(&scope->b->builtins, name);
     return value;
 }
 
@@ -51,14 +70,26 @@ static int exec_expand(struct builder *b, struct build_stage *stage, const char 
     return build_word_expand(text, b->file.escape, &vars, ret, e);
 }
 
-/* What a variable has without being told: platform, as BuildKit names it. NULL: nothing. */
-static const char *exec_builtin(const char *name)
+int build_builtins(struct builder *b, struct err *e)
 {
-    if (strcmp(name, "TARGETOS") == 0 || strcmp(name, "BUILDOS") == 0)
-        return "linux";
-    if (strcmp(name, "TARGETARCH") == 0 || strcmp(name, "BUILDARCH") == 0)
-        return image_arch();
-    return NULL;
+    const char *const kinds[] = { "BUILD", "TARGET" };
+
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+        const char *given = i == 1 ? b->config->platform : NULL, *slash = given ? strchr(given, '/') : NULL;
+        const char *arch = slash ? slash + 1 : image_arch();
+        const int os_len = slash ? (int)(slash - given) : 5, arch_len = (int)strcspn(arch, "/");
+        const char *os = slash ? given : "linux", *variant = arch[arch_len] ? arch + arch_len + 1 : "";
+        char text[4][128];
+
+        snprintf(text[0], sizeof(text[0]), "%sPLATFORM=%.*s/%.80s", kinds[i], MIN(os_len, 20), os, arch);
+        snprintf(text[1], sizeof(text[1]), "%sOS=%.*s", kinds[i], MIN(os_len, 20), os);
+        snprintf(text[2], sizeof(text[2]), "%sARCH=%.*s", kinds[i], MIN(arch_len, 80), arch);
+        snprintf(text[3], sizeof(text[3]), "%sVARIANT=%.80s", kinds[i], variant);
+        for (size_t k = 0; k < ARRAY_SIZE(text); k++)
+            if (inst_strings_add(&b->builtins, text[k]) < 0)
+                return exec_no_memory(e);
+    }
+    return 0;
 }
 
 /* One NAME[=DEFAULT] of ARG, expanded. */
@@ -76,7 +107,7 @@ static int exec_arg_one(struct builder *b, struct build_stage *stage, const char
     if (!value && stage)
         value = exec_find_pair(&b->globals, name);
     if (!value)
-        value = exec_builtin(name);
+        value = exec_find_pair(&b->builtins, name);
     if (!value)
         return 0;
     if (asprintf(&pair, "%s=%s", name, value) < 0) {
@@ -169,10 +200,12 @@ static int exec_expose_one(struct build_stage *stage, const char *text, struct e
     if (dash)
         ports[dash - ports] = '\0';
     if (num_parse_u64(ports, 1, 65535, &first) < 0 || (dash && num_parse_u64(dash + 1, first, 65535, &last) < 0) ||
-        (strcmp(protocol, "tcp") != 0 && strcmp(protocol, "udp") != 0 && strcmp(protocol, "sctp") != 0))
+        (strcasecmp(protocol, "tcp") != 0 && strcasecmp(protocol, "udp") != 0 && strcasecmp(protocol, "sctp") != 0))
         return err_set(e, EINVAL, "EXPOSE '%.60s': not PORT[-PORT][/tcp|/udp]", text);
     for (uint64_t port = first; port <= (dash ? last : first); port++) {
         snprintf(key, sizeof(key), "%llu/%.4s", (unsigned long long)port, protocol);
+        for (char *p = key; *p; p++)
+            *p = (char)tolower((unsigned char)*p);
         build_doc_set(stage->doc, "ExposedPorts", key);
     }
     return 0;
@@ -186,8 +219,13 @@ static int exec_words(struct builder *b, struct build_stage *stage, const struct
     int r = 0;
 
     if (i->exec) {
-        for (size_t k = 0; k < i->args.n && r == 0; k++)
-            r = inst_strings_add(&words, i->args.at[k]) < 0 ? exec_no_memory(e) : 0;
+        for (size_t k = 0; k < i->args.n && r == 0; k++) {
+            AUTO_FREE char *word = NULL;
+
+            r = exec_expand(b, stage, i->args.at[k], &word, e);
+            if (r == 0 && inst_strings_add(&words, word) < 0)
+                r = exec_no_memory(e);
+        }
     } else {
         r = exec_expand(b, stage, i->rest, &line, e);
         if (r == 0)
@@ -216,31 +254,45 @@ static int exec_text(struct builder *b, struct build_stage *stage, const struct 
     return r;
 }
 
-/* "30s", "1m30s", "500ms" in nanoseconds. */
-static int exec_duration(const char *text, int64_t *ret)
+/* What stands behind a number in a duration, in nanoseconds; 0: nothing that is known. */
+static int64_t exec_duration_unit(const char **at)
 {
     static const struct {
         const char *name;
         int64_t ns;
     } units[] = { { "ms", 1000000 },      { "us", 1000 },       { "ns", 1 },
                   { "h", 3600000000000 }, { "m", 60000000000 }, { "s", 1000000000 } };
-    int64_t sum = 0, part;
+
+    for (size_t i = 0; i < ARRAY_SIZE(units); i++)
+        if (strncmp(*at, units[i].name, strlen(units[i].name)) == 0) {
+            *at += strlen(units[i].name);
+            return units[i].ns;
+        }
+    return 0;
+}
+
+/* "30s", "1m30s", "1.5s", "500ms" in nanoseconds. */
+static int exec_duration(const char *text, int64_t *ret)
+{
+    int64_t sum = 0, part, unit;
 
     for (const char *p = text; *p;) {
-        size_t digits = strspn(p, "0123456789"), u = 0;
+        size_t digits = strspn(p, "0123456789"), more;
+        const char *fraction = p + digits + (p[digits] == '.');
         char number[12];
         uint64_t n;
 
         snprintf(number, sizeof(number), "%.*s", (int)MIN(digits, 11u), p);
-        if (num_parse_u64(number, 0, 1000000000, &n) < 0)
+        more = fraction > p + digits ? strspn(fraction, "0123456789") : 0;
+        if (num_parse_u64(number, 0, 1000000000, &n) < 0 || (fraction > p + digits && more == 0))
             return -EINVAL;
-        p += digits;
-        while (u < ARRAY_SIZE(units) && strncmp(p, units[u].name, strlen(units[u].name)) != 0)
-            u++;
-        if (u == ARRAY_SIZE(units) || __builtin_mul_overflow((int64_t)n, units[u].ns, &part) ||
-            __builtin_add_overflow(sum, part, &sum))
+        p = fraction + more;
+        unit = exec_duration_unit(&p);
+        if (unit == 0 || __builtin_mul_overflow((int64_t)n, unit, &part) || __builtin_add_overflow(sum, part, &sum))
             return -EINVAL;
-        p += strlen(units[u].name);
+        for (size_t i = 0; i < more && (unit /= 10) > 0; i++)
+            if (__builtin_add_overflow(sum, (fraction[i] - '0') * unit, &sum))
+                return -EINVAL;
     }
     *ret = sum;
     return text[0] ? 0 : -EINVAL;
@@ -250,10 +302,15 @@ static int exec_health_flags(json_object *health, const struct build_instruction
 {
     static const char *const times[][2] = { { "interval", "Interval" },
                                             { "timeout", "Timeout" },
-                                            { "start-period", "StartPeriod" } };
+                                            { "start-period", "StartPeriod" },
+                                            { "start-interval", "StartInterval" } };
     const char *retries = build_flag(i, "retries");
     uint64_t n = 0;
+    int r = build_check_flags(
+        i, (const char *const[]){ "interval", "timeout", "start-period", "start-interval", "retries", NULL }, e);
 
+    if (r < 0)
+        return r;
     for (size_t k = 0; k < ARRAY_SIZE(times); k++) {
         const char *text = build_flag(i, times[k][0]);
         int64_t ns = 0;
@@ -456,21 +513,6 @@ static int exec_key_strings(char key[BUILD_KEY_MAX], const char *what, const str
     return build_key_next(key, texts);
 }
 
-static int exec_check_flags(const struct build_instruction *i, const char *const *known, struct err *e)
-{
-    for (size_t k = 0; k < i->flags.n; k++) {
-        bool found = false;
-
-        for (const char *const *name = known; *name && !found; name++)
-            found = strncmp(i->flags.at[k] + 2, *name, strlen(*name)) == 0 &&
-                    strchr("=", i->flags.at[k][2 + strlen(*name)]) != NULL;
-        if (!found)
-            return err_set(e, EINVAL, "%s %.60s: Caisson does not know this flag", build_op_name(i->op),
-                           i->flags.at[k]);
-    }
-    return 0;
-}
-
 static int exec_run(struct builder *b, struct build_stage *stage, const struct build_instruction *i,
                     struct image_layer *ret, struct err *e)
 {
@@ -483,7 +525,7 @@ static int exec_run(struct builder *b, struct build_stage *stage, const struct b
                              .cwd = build_doc_get(stage->doc, "WorkingDir"),
                              .user = build_doc_get(stage->doc, "User"),
                              .bundle = bundle };
-    int r = exec_check_flags(i, (const char *const[]){ "network", NULL }, e);
+    int r = build_check_flags(i, (const char *const[]){ "network", NULL }, e);
 
     run.network_none = network ? strcmp(network, "none") == 0 : b->config->network_none;
     if (r == 0 && network && strcmp(network, "none") != 0 && strcmp(network, "host") != 0 &&
@@ -571,10 +613,10 @@ static int exec_copy_flags(struct builder *b, struct build_stage *stage, const s
 {
     const char *owner = build_flag(i, "chown"), *mode = build_flag(i, "chmod");
     AUTO_FREE char *text = NULL;
-    int r = exec_check_flags(i,
-                             i->op == BUILD_COPY ? (const char *const[]){ "from", "chown", "chmod", "link", NULL }
-                                                 : (const char *const[]){ "chown", "chmod", NULL },
-                             e);
+    int r = build_check_flags(i,
+                              i->op == BUILD_COPY ? (const char *const[]){ "from", "chown", "chmod", "link", NULL }
+                                                  : (const char *const[]){ "chown", "chmod", NULL },
+                              e);
 
     if (r == 0 && owner)
         r = exec_expand(b, stage, owner, ret_owner, e);

@@ -1,5 +1,6 @@
 #include "image/build_file.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <json-c/json.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/text.h"
 #include "base/word.h"
+#include "image/build_words.h"
 
 #define FILE_BLANKS " \t\r\v\f"
 
@@ -239,15 +241,36 @@ static bool file_has_flags(enum build_op op)
     return op == BUILD_ADD || op == BUILD_COPY || op == BUILD_FROM || op == BUILD_HEALTHCHECK || op == BUILD_RUN;
 }
 
-/* "<<EOF" outside quotes: BuildKit's here-documents. */
-static bool file_is_heredoc(const struct build_instruction *i)
+/* Whether a word is "<<EOF", "<<-EOF" or "3<<'EOF'", and not the shell's "<<<". */
+static bool file_is_heredoc_word(const char *word)
 {
-    const char *p = strstr(i->rest, "<<");
-
-    return (i->op == BUILD_RUN || i->op == BUILD_COPY || i->op == BUILD_ADD) && p == i->rest && p[2] != '<';
+    word += strspn(word, "0123456789");
+    if (strncmp(word, "<<", 2) != 0)
+        return false;
+    word += 2;
+    word += *word == '-';
+    word += *word == '"' || *word == '\'';
+    return (isalpha((unsigned char)*word) || *word == '_') && !strchr(word, '<');
 }
 
-static int file_instruction(const struct buf *b, unsigned line, struct build_instruction *ret, struct err *e)
+/* BuildKit's here-documents, whose lines are no instructions: anywhere among the words. */
+static bool file_is_heredoc(const struct build_instruction *i, char escape)
+{
+    struct inst_strings words = { 0 };
+    struct err ignored = { 0 };
+    bool found = false;
+
+    if (i->exec || (i->op != BUILD_RUN && i->op != BUILD_COPY && i->op != BUILD_ADD) || !strstr(i->rest, "<<"))
+        return false;
+    if (build_words_split(i->rest, escape, &words, &ignored) == 0)
+        for (size_t k = 0; k < words.n && !found; k++)
+            found = file_is_heredoc_word(words.at[k]);
+    inst_strings_done(&words);
+    return found;
+}
+
+static int file_instruction(const struct buf *b, char escape, unsigned line, struct build_instruction *ret,
+                            struct err *e)
 {
     struct build_instruction i = { .line = line };
     size_t word, blank = 0;
@@ -272,7 +295,7 @@ static int file_instruction(const struct buf *b, unsigned line, struct build_ins
         r = err_set(e, ENOMEM, "out of memory");
     if (r == 0 && !i.rest[0])
         r = err_set(e, EINVAL, "line %u: %s without anything behind it", line, build_op_names[i.op]);
-    if (r == 0 && file_is_heredoc(&i))
+    if (r == 0 && file_is_heredoc(&i, escape))
         r = err_set(e, EINVAL, "line %u: here-documents are not known; put the text into a file, or join lines by \\",
                     line);
     if (r < 0)
@@ -317,7 +340,7 @@ static int file_read(struct file_reader *reader, struct buf *b, struct build_fil
 
         if (buf_error(b) < 0)
             return err_set(e, ENOMEM, "out of memory");
-        r = file_instruction(b, line, &i, e);
+        r = file_instruction(b, reader->escape, line, &i, e);
         if (r == 0)
             r = file_check_order(f, &i, e);
         if (r == 0 && file_append(f, &i) < 0)

@@ -40,8 +40,9 @@ struct builder {
     struct image_add *add;
     struct build_file file;
     struct build_ignore ignore;
-    int context;                 /* the folder */
-    struct inst_strings globals; /* ARG before the first FROM, "K=V" */
+    int context;                  /* the folder */
+    struct inst_strings globals;  /* ARG before the first FROM, "K=V" */
+    struct inst_strings builtins; /* platforms, likewise */
     struct build_stage stages[BUILD_STAGES_MAX];
     size_t n_stages;
     struct build_stage others[BUILD_STAGES_MAX]; /* images of COPY --from */
@@ -111,6 +112,10 @@ void build_run_clean(const struct build_run *run);
 /* Carry out one instruction other than FROM. */
 int build_instruction_run(struct builder *b, struct build_stage *stage, const struct build_instruction *i,
                           struct err *e) MUST_USE;
+/* Variables that are there without being told: the platforms, as BuildKit names them. Once. */
+int build_builtins(struct builder *b, struct err *e) MUST_USE;
+/* -EINVAL: the instruction has a flag that is not among known, which NULL ends. */
+int build_check_flags(const struct build_instruction *i, const char *const *known, struct err *e) MUST_USE;
 /* An ARG, before the first FROM with stage NULL. */
 int build_arg(struct builder *b, struct build_stage *stage, const struct build_instruction *i, struct err *e) MUST_USE;
 /* Variables of a stage (NULL: the global ones), for build_word_expand. vars borrows scope. */

@@ -175,25 +175,39 @@ static int run_write_config(const struct build_run *run, const char *root, const
 /* ---- what the mounts leave ---- */
 
 /* Made by the runtime to mount something there, where the image had nothing. Folders after what is in them. */
-static const char *const run_points[] = { "etc/resolv.conf", "etc/hosts", "etc", "dev", "proc", "sys" };
+static const struct run_point {
+    const char *folder, *name;
+} run_points[] = { { "etc", "resolv.conf" }, { "etc", "hosts" }, { ".", "etc" },
+                   { ".", "dev" },           { ".", "proc" },    { ".", "sys" } };
+
+/* The folder of a point, as it is in the root: a link, which the command may have put there, is none. */
+static int run_point_folder(int root, const struct run_point *point)
+{
+    return openat(root, point->folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}
 
 static void run_note_points(int root, bool ret_had[ARRAY_SIZE(run_points)])
 {
     struct stat st;
 
-    for (size_t i = 0; i < ARRAY_SIZE(run_points); i++)
-        ret_had[i] = fstatat(root, run_points[i], &st, AT_SYMLINK_NOFOLLOW) == 0;
+    for (size_t i = 0; i < ARRAY_SIZE(run_points); i++) {
+        AUTO_FD int folder = run_point_folder(root, &run_points[i]);
+
+        ret_had[i] = folder >= 0 && fstatat(folder, run_points[i].name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    }
 }
 
 static void run_remove_points(int root, const bool had[ARRAY_SIZE(run_points)])
 {
     for (size_t i = 0; i < ARRAY_SIZE(run_points); i++) {
+        AUTO_FD int folder = had[i] ? -1 : run_point_folder(root, &run_points[i]);
+        const char *name = run_points[i].name;
         struct stat st;
 
-        if (had[i] || fstatat(root, run_points[i], &st, AT_SYMLINK_NOFOLLOW) < 0)
+        if (folder < 0 || fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
             continue;
-        if (S_ISDIR(st.st_mode) ? unlinkat(root, run_points[i], AT_REMOVEDIR) < 0
-                                : st.st_size == 0 && S_ISREG(st.st_mode) && unlinkat(root, run_points[i], 0) < 0)
+        if (S_ISDIR(st.st_mode) ? unlinkat(folder, name, AT_REMOVEDIR) < 0
+                                : st.st_size == 0 && S_ISREG(st.st_mode) && unlinkat(folder, name, 0) < 0)
             continue; /* it is in use now: the image's */
     }
 }

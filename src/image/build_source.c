@@ -191,19 +191,26 @@ static int source_expand(int root, const char *path, const char *pattern, struct
     return r;
 }
 
-/* Take "./" and slashes in front and behind away. */
+/* Without slashes in front, behind and twice, "." and "..", as Docker looks at names before anything else: what is
+ * ignored is so by whatever name. size: more than the length of source. */
 static void source_clean(const char *source, char *ret, size_t size)
 {
-    size_t len;
+    size_t n = 0;
 
-    while (source[0] == '/' || (source[0] == '.' && (source[1] == '/' || !source[1])))
-        source++;
-    snprintf(ret, size, "%s", source);
-    len = strlen(ret);
-    while (len > 0 && ret[len - 1] == '/')
-        ret[--len] = '\0';
-    if (len >= 2 && strcmp(ret + len - 2, "/.") == 0)
-        ret[len - 2] = '\0';
+    ret[0] = '\0';
+    while (*source) {
+        size_t len = strcspn(source, "/");
+
+        if (len == 2 && strncmp(source, "..", 2) == 0) {
+            while (n > 0 && ret[--n] != '/')
+                ;
+            ret[n] = '\0';
+        } else if (len > 0 && !(len == 1 && source[0] == '.')) {
+            n += (size_t)snprintf(ret + n, size - n, "%s%.*s", n ? "/" : "", (int)len, source);
+        }
+        source += len;
+        source += *source == '/';
+    }
 }
 
 /* A source that is left out as a whole; a folder may have something in it that is taken back. */

@@ -1,5 +1,6 @@
 #include "image/build_words.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -85,6 +86,9 @@ static int word_dollar(struct word_reader *w)
         w->at++;
         return word_braced(w);
     }
+    w->at += strspn(w->at, "0123456789"); /* a shell's arguments, of which there are none */
+    if (isdigit((unsigned char)w->at[-1]))
+        return 0;
     len = strspn(w->at, WORD_NAME_FIRST) ? strspn(w->at, WORD_NAME) : 0;
     if (len == 0) {
         buf_append(w->out, "$", 1);

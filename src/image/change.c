@@ -67,17 +67,38 @@ static int change_refuse(const char *instruction, const char *why, struct err *e
     return err_set(e, EINVAL, "change '%.100s' is refused: %s", instruction, why);
 }
 
-/* A JSON array of strings as it is; any other line is the shell's. NULL: no memory. */
-static json_object *change_argv(const char *rest)
+/* A JSON array of strings and nothing behind it. NULL: it is none. */
+static json_object *change_list(const char *rest)
 {
-    json_object *a = *rest == '[' ? json_tokener_parse(rest) : NULL;
-    bool good = json_object_is_type(a, json_type_array);
+    size_t len = strlen(rest), end;
+    json_tokener *tokener;
+    json_object *a;
+    bool good;
 
+    if (*rest != '[' || len > INT32_MAX)
+        return NULL;
+    tokener = json_tokener_new();
+    if (!tokener)
+        return NULL;
+    a = json_tokener_parse_ex(tokener, rest, (int)len);
+    end = json_tokener_get_parse_end(tokener);
+    json_tokener_free(tokener);
+    good = json_object_is_type(a, json_type_array) && strspn(rest + end, " \t") == len - end;
     for (size_t i = 0; good && i < json_object_array_length(a); i++)
         good = json_object_is_type(json_object_array_get_idx(a, i), json_type_string);
     if (good)
         return a;
     json_object_put(a);
+    return NULL;
+}
+
+/* A list, or a line for the shell. */
+static json_object *change_argv(const char *rest)
+{
+    json_object *a = change_list(rest);
+
+    if (a)
+        return a;
     a = json_object_new_array();
     json_object_array_add(a, json_object_new_string("/bin/sh"));
     json_object_array_add(a, json_object_new_string("-c"));
@@ -85,15 +106,23 @@ static json_object *change_argv(const char *rest)
     return a;
 }
 
+/* A word of VOLUME or EXPOSE. */
+static void change_set(json_object *into, const struct change *c, const char *word)
+{
+    char text[256];
+
+    snprintf(text, sizeof(text), "%.240s%s", word, strcmp(c->word, "EXPOSE") == 0 && !strchr(word, '/') ? "/tcp" : "");
+    json_object_object_add(into, text, json_object_new_object());
+}
+
 static int change_words_of(json_object *config, const struct change *c, const char *rest, const char *instruction,
                            struct err *e)
 {
     json_object *into = c->form == CHANGE_ENV ? image_doc_list(config, c->member) : image_doc_object(config, c->member);
-    json_object *list = c->form == CHANGE_SET && *rest == '[' ? change_argv(rest) : NULL;
+    json_object *list = c->form == CHANGE_SET ? change_list(rest) : NULL;
 
     for (size_t i = 0; list && i < json_object_array_length(list); i++)
-        json_object_object_add(into, json_object_get_string(json_object_array_get_idx(list, i)),
-                               json_object_new_object());
+        change_set(into, c, json_object_get_string(json_object_array_get_idx(list, i)));
     if (list) {
         json_object_put(list);
         return 0;
@@ -105,11 +134,7 @@ static int change_words_of(json_object *config, const struct change *c, const ch
         if (!word)
             return 0;
         if (c->form == CHANGE_SET) {
-            char text[256];
-
-            snprintf(text, sizeof(text), "%.240s%s", word,
-                     strcmp(c->word, "EXPOSE") == 0 && !strchr(word, '/') ? "/tcp" : "");
-            json_object_object_add(into, text, json_object_new_object());
+            change_set(into, c, word);
             continue;
         }
         if (!equals || equals == word)

@@ -267,15 +267,18 @@ static int registry_ping(struct registry *r, struct err *e)
     return registry_authenticate(r, &challenge, e);
 }
 
-static const char *registry_cert_dir(const struct registry *r, char ret[REGISTRY_HOST_MAX + 64])
+const char *registry_cert_dir(const struct registry *r, char ret[SYS_DIR_MAX])
 {
-    static const char *const places[] = { "/etc/containers/certs.d", "/etc/docker/certs.d" };
+    static const char *const places[] = { "", "/etc/containers/certs.d", "/etc/docker/certs.d" };
+    const char *home = getenv("HOME");
 
     if (r->config.cert_dir)
         return r->config.cert_dir;
-    for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
-        snprintf(ret, REGISTRY_HOST_MAX + 64, "%s/%s", places[i], r->host);
-        if (access(ret, R_OK | X_OK) == 0)
+    for (size_t i = home && home[0] ? 0 : 1; i < ARRAY_SIZE(places); i++) {
+        int n = i == 0 ? snprintf(ret, SYS_DIR_MAX, "%s/.config/containers/certs.d/%s", home, r->host)
+                       : snprintf(ret, SYS_DIR_MAX, "%s/%s", places[i], r->host);
+
+        if (n < SYS_DIR_MAX && access(ret, R_OK | X_OK) == 0)
             return ret;
     }
     return NULL;
@@ -294,7 +297,7 @@ int registry_open(const char *host, const char *repository, bool push, const str
                   struct registry **ret_registry, struct err *e)
 {
     AUTO(registry) struct registry *r = calloc(1, sizeof(*r));
-    char dir[REGISTRY_HOST_MAX + 64];
+    char dir[SYS_DIR_MAX];
     struct http_config http = { 0 };
     int rc;
 

@@ -85,12 +85,19 @@ static int blob_take_up(struct registry_blob *b)
     return 0;
 }
 
+/* Whether what is open still has its name: whoever had the lock before may have moved it into the store. */
+static bool blob_is_partial(const struct registry_blob *b, const struct blob_place *place)
+{
+    struct stat st, named;
+
+    return fstat(b->fd, &st) == 0 && fstatat(place->partial, blob_hex(b), &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+           st.st_ino == named.st_ino && st.st_dev == named.st_dev;
+}
+
 /* Open and lock it; while another process fetches the same blob, wait. 1: it has done so. */
 static int blob_open(struct registry_blob *b, struct blob_place *place, struct err *e)
 {
     for (;;) {
-        struct stat st;
-
         if (image_blob_have(place->add, b->digest, b->size)) {
             char name[96];
 
@@ -104,7 +111,7 @@ static int blob_open(struct registry_blob *b, struct blob_place *place, struct e
         if (b->fd < 0)
             return blob_fail(b, errno, e);
         if (flock(b->fd, LOCK_EX | LOCK_NB) == 0) {
-            if (fstat(b->fd, &st) == 0 && st.st_nlink > 0)
+            if (blob_is_partial(b, place))
                 return 0;
         } else if (errno != EWOULDBLOCK) {
             return blob_fail(b, errno, e);

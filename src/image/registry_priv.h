@@ -5,6 +5,7 @@
 #include "image/registry.h"
 #include "image/registry_auth.h"
 #include "image/registry_http.h"
+#include "sys/dirs.h"
 
 #define REGISTRY_MANIFEST_MAX (4U << 20) /* what the specification asks registries to accept */
 #define REGISTRY_PARALLEL 6
@@ -68,6 +69,8 @@ int registry_get(struct registry *r, const char *path, const char *what, const c
                  char *ret_type, char *ret_digest, struct err *e) MUST_USE;
 /* Get a token or put together what Basic needs, as challenge asks. */
 int registry_authenticate(struct registry *r, const struct registry_challenge *challenge, struct err *e) MUST_USE;
+/* The folder with certificates for the registry, its token server included; NULL: none. ret: room for its name. */
+const char *registry_cert_dir(const struct registry *r, char ret[SYS_DIR_MAX]);
 /* Where the error's remedy is to log in. */
 int registry_fail_auth(struct registry *r, const char *why, struct err *e);
 

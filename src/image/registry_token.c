@@ -139,17 +139,17 @@ static int token_run(struct registry *r, struct token_request *t, struct http_cl
 
 static int token_fetch(struct registry *r, const struct registry_challenge *c, struct err *e)
 {
-    struct http_config config = { .tls_verify = !r->config.insecure,
-                                  .timeout_s = r->config.timeout_s,
-                                  .cert_dir = r->config.cert_dir,
-                                  .step = registry_step,
-                                  .opaque = r };
+    struct http_config config = {
+        .tls_verify = !r->config.insecure, .timeout_s = r->config.timeout_s, .step = registry_step, .opaque = r
+    };
     struct token_request *t = calloc(1, sizeof(*t));
     struct http_client *client = NULL;
+    char dir[SYS_DIR_MAX];
     int rc;
 
     if (!t)
         return err_set(e, ENOMEM, "out of memory");
+    config.cert_dir = registry_cert_dir(r, dir);
     buf_init(&t->url, HTTP_URL_MAX);
     buf_init(&t->form, TOKEN_MAX * 4);
     buf_init(&t->body.data, TOKEN_ANSWER_MAX);

@@ -320,6 +320,22 @@ static int unpack_entry(struct unpack *u, struct archive *a, struct archive_entr
 
 /* ---- all of it ---- */
 
+/* One that is gone, or that something else has replaced later in the layer, is left out: a link in its place, or in
+ * that of a folder above it, may lead out of the root. */
+static int unpack_folder_finish(struct unpack *u, const struct unpack_folder *f)
+{
+    const struct timespec times[2] = { f->mtime, f->mtime };
+    AUTO_FD int fd = unpack_path_folder(u, f->path);
+    char proc[40];
+
+    if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP)
+        return 0;
+    snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
+    return fd >= 0 && utimensat(AT_FDCWD, proc, times, 0) == 0
+               ? 0
+               : unpack_fail(u, fd < 0 ? fd : -errno, f->path, "set its time");
+}
+
 /* Folders' times, now that nothing is made in them any more; the later entry of one counts. */
 static int unpack_finish(struct unpack *u)
 {
@@ -333,14 +349,8 @@ static int unpack_finish(struct unpack *u)
         else if (r == 0)
             r = unpack_attr_set(u, u->config->root, ".", u->config->root, &plain, ".");
     }
-    for (size_t i = 0; r == 0 && i < u->n_folders; i++) {
-        const struct timespec times[2] = { u->folders[i].mtime, u->folders[i].mtime };
-
-        /* Gone, or replaced by something else later in the layer. */
-        if (utimensat(u->config->root, u->folders[i].path, times, AT_SYMLINK_NOFOLLOW) < 0 && errno != ENOENT &&
-            errno != ENOTDIR)
-            r = unpack_fail(u, -errno, u->folders[i].path, "set its time");
-    }
+    for (size_t i = 0; r == 0 && i < u->n_folders; i++)
+        r = unpack_folder_finish(u, &u->folders[i]);
     return r;
 }
 

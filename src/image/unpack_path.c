@@ -70,6 +70,11 @@ int unpack_path_clean(struct unpack *u, const char *path, char ret_path[PATH_MAX
     return 0;
 }
 
+int unpack_path_folder(const struct unpack *u, const char *real)
+{
+    return path_openat2(u->config->root, real, O_PATH | O_DIRECTORY);
+}
+
 /* ---- parents ---- */
 
 /* Whether a parent has a file that marks the last part of a path as deleted. */

@@ -63,6 +63,8 @@ int unpack_path_clean(struct unpack *u, const char *path, char ret_path[PATH_MAX
  * ret_real: the folder's own path, "" for root. make false: -ENOENT without text where it is missing, also in all
  * parents. */
 int unpack_path_parent(struct unpack *u, const char *path, bool make, const char **ret_name, const char **ret_real);
+/* A folder of this layer by its own path, "." for root, without following a link: an O_PATH descriptor. -errno. */
+int unpack_path_folder(const struct unpack *u, const char *real) MUST_USE;
 /* Forget the descriptor: its folder goes. */
 void unpack_path_forget(struct unpack *u);
 /* Until the parents are complete. -ECANCELED: they will not be. */

@@ -6,11 +6,14 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,6 +25,8 @@
 #include "net/nat_host.h"
 
 #define NET_NFT_WAIT_MS 15000
+#define NET_NFT_TURN_MS 8000 /* for an earlier keeper to end */
+#define NET_NFT_STEP_MS 20
 
 enum net_nft_op { NET_NFT_ADD, NET_NFT_REMOVE };
 
@@ -158,9 +163,32 @@ static int net_nft_remove(struct net_nft_keeper *k, const struct net_nat_forward
     return -ENOENT;
 }
 
+/* Wait for the keeper of a process that was killed: it takes the table away, and has our ports until then. Who is at
+ * work has an abstract socket of the network's name, which is of the network namespace as the table is, and goes with
+ * the process. Returns the socket; -1: somebody holds on to the name, and the table is replaced all the same. */
+static int net_nft_turn(const struct net_nft_keeper *k)
+{
+    struct sockaddr_un addr = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int len = snprintf(addr.sun_path + 1, sizeof(addr.sun_path) - 1, "caisson-nft-%s", k->n.name);
+
+    for (int waited = 0; fd >= 0 && waited < NET_NFT_TURN_MS; waited += NET_NFT_STEP_MS) {
+        if (bind(fd, (struct sockaddr *)&addr, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len)) ==
+            0)
+            return fd;
+        if (errno != EADDRINUSE)
+            break;
+        poll(NULL, 0, NET_NFT_STEP_MS);
+    }
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
 /* Serve until the other end is gone. */
 static void net_nft_keep(struct net_nft_keeper *k, int fd)
 {
+    AUTO_FD int turn = net_nft_turn(k);
     struct net_nft_request r;
     int res = net_nft_apply(k);
 

@@ -41,7 +41,8 @@ static void net_switch_deliver(const struct net_port *from, struct net_port *to,
 
     if ((from->config.isolated && to->config.isolated) || !net_port_carries(to, f->vlan, &tagged))
         return;
-    if (hdr.gso_type == NET_GSO_NONE && len - NET_HEADER > to->backend->mtu) {
+    if ((hdr.gso_type == NET_GSO_NONE && len - NET_HEADER > to->backend->mtu) ||
+        (tagged && len > NET_FRAME_MAX - NET_TAG)) { /* segmentation is no leave to be longer than any frame */
         to->counters.out_too_big++;
         return;
     }

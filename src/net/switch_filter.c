@@ -162,22 +162,52 @@ static bool net_filter_is_others(struct net_port *port, const struct net_ip *ip)
     return owner && owner != port;
 }
 
-static bool net_filter_ip6(struct net_port *port, uint16_t vlan, const uint8_t addr[16])
+/* Whether port may have ip, which is nobody's. */
+static bool net_filter_may_claim(struct net_port *port, const struct net_ip *ip)
 {
     const struct net_port_config *c = &port->config;
+
+    if (ip->bytes[0] == 0xff || net_ip_is_zero(ip->bytes, 12)) /* groups; ::, ::1 and IPv4 in disguise */
+        return false;
+    if (!net_ip_is_link_local(ip) && !c->filter_ip6_any &&
+        (net_ip_is_zero(c->ip6_prefix.bytes, 8) || memcmp(ip->bytes, c->ip6_prefix.bytes, 8) != 0))
+        return false;
+    return !net_filter_is_others(port, ip);
+}
+
+static bool net_filter_ip6(struct net_port *port, uint16_t vlan, const uint8_t addr[16])
+{
     struct net_ip ip;
     struct net_ip_entry *e;
 
     memcpy(ip.bytes, addr, sizeof(ip.bytes));
     e = *net_ip_link(port->sw, vlan, &ip);
+    if (e && e->port == port)
+        e->tentative = false;
     if (e)
         return e->port == port;
-    if (ip.bytes[0] == 0xff || net_ip_is_zero(ip.bytes, 12)) /* groups; ::, ::1 and IPv4 in disguise */
+    return net_filter_may_claim(port, &ip) && net_ip_add(port, vlan, &ip, true) == 0;
+}
+
+/* Duplicate address detection: the address is the port's from its question on, or somebody who hears that could answer
+ * with it as his own. Questions about one of another port pass once that uses it and can answer; before, they would
+ * make it give the address up (RFC 4862 section 5.4.3). */
+static bool net_filter_dad(struct net_port *port, uint16_t vlan, const uint8_t target[16])
+{
+    struct net_ip ip;
+    struct net_ip_entry *e;
+
+    memcpy(ip.bytes, target, sizeof(ip.bytes));
+    e = *net_ip_link(port->sw, vlan, &ip);
+    if (e && e->port != port)
+        return !e->tentative;
+    if (!e && net_filter_is_others(port, &ip))
         return false;
-    if (!net_ip_is_link_local(&ip) && !c->filter_ip6_any &&
-        (net_ip_is_zero(c->ip6_prefix.bytes, 8) || memcmp(ip.bytes, c->ip6_prefix.bytes, 8) != 0))
-        return false;
-    return !net_filter_is_others(port, &ip) && net_ip_add(port, vlan, &ip, true) == 0;
+    if (!e && net_filter_may_claim(port, &ip) && net_ip_add(port, vlan, &ip, true) == 0)
+        e = *net_ip_link(port->sw, vlan, &ip);
+    if (e)
+        e->tentative = true;
+    return true;
 }
 
 /* ---- ARP (RFC 826, 5227) ---- */
@@ -317,7 +347,8 @@ static bool net_filter_icmp6(struct net_port *port, const struct net_frame *f, c
     case NET_ND_RS:
         return net_filter_nd_options(port, u->data + 8, u->len - 8);
     case NET_ND_NS:
-        return u->len >= 24 && net_filter_nd_options(port, u->data + 24, u->len - 24);
+        return u->len >= 24 && net_filter_nd_options(port, u->data + 24, u->len - 24) &&
+               (!src_any || net_filter_dad(port, f->vlan, u->data + 8));
     case NET_ND_NA:
         return u->len >= 24 && !src_any && net_filter_ip6(port, f->vlan, u->data + 8) &&
                net_filter_nd_options(port, u->data + 24, u->len - 24);

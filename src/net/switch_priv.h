@@ -45,7 +45,8 @@ struct net_ip_entry {
     struct net_port *port;
     struct net_ip ip;
     uint16_t vlan;
-    bool claimed; /* first come; else allowed by name */
+    bool claimed;   /* first come; else allowed by name */
+    bool tentative; /* of IPv6: asked for, not used yet */
 };
 
 /* Token bucket. It may go into debt by one frame, so that a frame longer than the burst passes some time. */

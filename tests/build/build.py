@@ -24,9 +24,9 @@ FROM scratch AS base
 COPY busybox /bin/busybox
 RUN ["/bin/busybox", "--install", "-s", "/bin"]
 
-FROM ${BASE} AS work
+FROM --platform=$TARGETPLATFORM ${BASE} AS work
 ENV A=1 B="two words" \
-    C='$A' D=$A-${A}-${NONE:-none}-${A:+set} E=\$A
+    X=$1x$12-$ C='$A' D=$A-${A}-${NONE:-none}-${A:+set} E=\$A
 ENV OLD the rest of it
 ARG WHO=world
 WORKDIR /srv/app
@@ -34,7 +34,7 @@ WORKDIR sub/../deep
 RUN echo "hello $WHO $B $HOME" > greet && \
     # a comment between
 
-    mkdir -p d/e && ln greet d/hard && ln -s ../greet d/e/soft && rm -f /bin/vi && chmod 4755 d/hard && mkfifo pipe
+    echo 'one <<< two' $((1 <<2)) > shift && mkdir -p d/e && ln greet d/hard && ln -s ../greet d/e/soft && rm -f /bin/vi && chmod 4755 d/hard && mkfifo pipe
 RUN test "$WHO" = you && test -n "$PATH" && echo $$ > /pid && rm -r d/e && mkdir d/e && touch d/e/new
 COPY --chown=12:34 --chmod=640 tree /data/
 COPY *.txt tree/one ./many/
@@ -57,7 +57,7 @@ RUN id -u > /home/me/uid && echo $HOME > /home/me/home
 USER 5:6
 EXPOSE 80 53/udp 7000-7002
 VOLUME /vol ["/not json"
-VOLUME ["/v 1", "/v2"]
+VOLUME ["/v 1", "/v2", "/v$A"]
 LABEL x="y z" k=v multi=$NOTHING
 SHELL ["/bin/sh", "-ec"]
 ENTRYPOINT ["/bin/busybox", "sh"]
@@ -201,6 +201,13 @@ def case_cache(folder, stops):
     check(not any('failed' in name for image in images() for name in image['names']), 'half an image has the name')
     done = run('image', 'build', '-t', 'failed', at)
     check(done.stderr.count('from the cache') == 2, f'the steps before the failure were not kept: {done.stderr}')
+    write(os.path.join(at, 'Containerfile'), 'FROM scratch\nHEALTHCHECK --start-period=1m1.25s --timeout=.5s CMD x\n')
+    refused(['image', 'build', '-q', '-t', 'health', at], USAGE, 'not a time')
+    write(os.path.join(at, 'Containerfile'), 'FROM scratch\nHEALTHCHECK --start-period=1m1.25s --start-interval=250ms CMD x\nEXPOSE 90/TCP\n')
+    output('image', 'build', '-q', '-t', 'health', at)
+    check(configuration('health')['config']['Healthcheck'] == {'Test': ['CMD-SHELL', 'x'], 'StartPeriod': 61250000000,
+                                                              'StartInterval': 250000000}, 'times of HEALTHCHECK')
+    check(configuration('health')['config']['ExposedPorts'] == {'90/tcp': {}}, 'EXPOSE in capitals')  # as Docker; buildah keeps them
     write(os.path.join(at, 'Containerfile'), 'FROM scratch AS one\nCOPY busybox /bin/sh\nRUN ["/bin/sh", "-c", "grep Seccomp: /proc/self/status > /filter"]\n'
           'FROM scratch\nARG STAGE=one\nCOPY --from=${STAGE} /filter /\n')
     output('image', 'build', '-q', '-t', 'filter', at)
@@ -217,7 +224,12 @@ def case_refused(folder, stops):
             ('FROM scratch\nENV A=${B:?missing}\n', ['missing']), ('FROM scratch\nENV A\n', ['NAME=VALUE']),
             ('FROM scratch\nONBUILD RUN x\n', ['ONBUILD is refused']), ('FROM scratch\nEXPOSE 99999\n', ['EXPOSE']),
             ('FROM scratch\nRUN --mount=type=bind,target=/x y\n', ['--mount', 'not know']),
-            ('FROM scratch\nRUN <<EOF\nx\nEOF\n', ['here-documents']), ('FROM $X\nRUN x\n', ['nothing is left']),
+            ('FROM scratch\nRUN <<EOF\nx\nEOF\n', ['here-documents']),
+            ('FROM scratch\nRUN cat <<-"EOF" > /x\nRUN y\nEOF\n', ['line 2', 'here-documents']),
+            ('FROM scratch\nCOPY a.txt <<EOF /x\nRUN y\nEOF\n', ['line 2', 'here-documents']),
+            ('FROM --plattform=x scratch\nRUN x\n', ['line 1', '--plattform', 'not know']),
+            ('FROM scratch\nHEALTHCHECK --intervall=5s CMD x\n', ['line 2', '--intervall', 'not know']),
+            ('FROM $X\nRUN x\n', ['nothing is left']),
             ('FROM scratch AS\nRUN x\n', ['FROM wants']), ('FROM scratch\nCOPY --chmod=rwx a.txt /\n', ['octal']),
             ('FROM scratch\nHEALTHCHECK x\n', ['HEALTHCHECK wants']),
             ('FROM scratch\nHEALTHCHECK --interval=999999999h CMD x\n', ['not a time']),
@@ -234,11 +246,24 @@ def case_refused(folder, stops):
                         ('FROM scratch\nCOPY --chown=who a.txt /x\n', ['who'])):
         write(os.path.join(at, 'Containerfile'), text)
         refused(['image', 'build', '-q', at], NOT_FOUND, *words)
+    write(os.path.join(at, '.containerignore'), 'tree/secret.key\n')
+    for source in ('tree/secret.key', 'tree//secret.key', './tree/sub/.././secret.key'):
+        write(os.path.join(at, 'Containerfile'), f'FROM scratch\nCOPY {source} /x\n')
+        refused(['image', 'build', '-q', at], NOT_FOUND, 'ignored')
+    write(os.path.join(at, 'Containerfile'), 'FROM --platform=$BUILDPLATFORM 127.0.0.1:1/x\n')
+    refused(['image', 'build', '-q', at], FAILED, 'cannot reach')
     refused(['image', 'build', os.path.join(folder, 'none')], NOT_FOUND, 'context')
     refused(['image', 'build', '-f', 'none', at], NOT_FOUND, 'none')
     refused(['image', 'build', '--target', 'none', at], NOT_FOUND, 'none')
     refused(['image', 'build', '--disk', '2G', at], USAGE, '--debian')
     check(not images(), 'an image came out of it')
+    # a link in the place of a folder, put there by a command, leads nowhere outside when mount points are removed
+    for name in ('hosts', 'resolv.conf'):
+        write(os.path.join(folder, 'outside', name), '')
+    write(os.path.join(at, 'Containerfile'), 'FROM scratch\nCOPY busybox /bin/busybox\n'
+          f'RUN --network=none ["/bin/busybox", "ln", "-s", "{folder}/outside", "/etc"]\n')
+    output('image', 'build', '-q', '-t', 'points', at)
+    check(sorted(os.listdir(os.path.join(folder, 'outside'))) == ['hosts', 'resolv.conf'], 'deleted outside the root')
     # links in the root lead nowhere outside
     write(os.path.join(at, 'Containerfile'), 'FROM scratch\nCOPY busybox /bin/sh\n'
           f'RUN ["/bin/sh", "sh", "-c", "mkdir -p {folder} && ln -s {folder} /away"]\nCOPY a.txt /away/escaped\nCOPY tree /away/\n')

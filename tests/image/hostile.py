@@ -11,6 +11,7 @@ from rig import FAILED, TOOL, Entry, Layout, check, main, need_root, output, run
 DIR, SYM, LNK, CHR, BLK, FIFO, FILE = (tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE,
                                        tarfile.FIFOTYPE, tarfile.REGTYPE)
 BAD = b'harm'
+KEPT_TIME = 1000000000
 
 
 def sentinel():
@@ -24,6 +25,7 @@ def refused_layers():
     return {
         'dotdot': ([[Entry('../outside/x', content=BAD)]], "'..'"),
         'dotdot inside': ([[Entry('a', DIR), Entry('a/../../x', content=BAD)]], "'..'"),
+        'name of lines and colours': ([[Entry('a\x1b[31m\nb', LNK, linkname='nothing')]], 'hard link to nothing'),
         'dotdot only': ([[Entry('..', DIR)]], "'..'"),
         'hard link up': ([[Entry('x', LNK, linkname=up + out)]], "'..'"),
         'hard link to nothing': ([[Entry('x', LNK, linkname='nothing')]], 'hard link to nothing'),
@@ -64,6 +66,8 @@ def kept_layers():
                           out[1:] + '/keep'),
         'folder becomes link': ([[Entry('d', DIR), Entry('d/x', content=b'1'), Entry('d', SYM, linkname=out),
                                   Entry('d/keep', content=BAD)]], out[1:] + '/keep'),
+        'folder with folders becomes link': ([[Entry('d', DIR), Entry('d/keep', DIR, mtime=1), Entry('d', SYM, linkname=out)]], 'd'),
+        'folder in folders becomes link': ([[Entry('a/b', DIR), Entry('a/b/keep', DIR, mtime=1), Entry('a/b', SYM, linkname=out)]], 'a/b'),
         'file through link': ([[Entry('l', SYM, linkname=out + '/keep'), Entry('l', content=BAD)]], 'l'),
         'link to a link': ([[Entry('s', SYM, linkname=out + '/keep'), Entry('h', LNK, linkname='s'), Entry('h', content=BAD)]], 'h'),
         'hard link to itself': ([[Entry('x', content=b'1'), Entry('x', LNK, linkname='x')]], 'x'),
@@ -88,7 +92,7 @@ def state_files():
 def outside_is_untouched(name):
     with open('outside/keep', 'rb') as f:
         check(f.read() == b'kept' and os.listdir('outside') == ['keep'] and os.stat('outside/keep').st_nlink == 1 and
-              os.listxattr('outside') == [], f'{name}: it reached what is outside')
+              os.listxattr('outside') == [] and os.stat('outside/keep').st_mtime == KEPT_TIME, f'{name}: it reached what is outside')
 
 
 def case_all():
@@ -96,12 +100,13 @@ def case_all():
     os.mkdir('outside')
     with open('outside/keep', 'wb') as f:
         f.write(b'kept')
+    os.utime('outside/keep', (KEPT_TIME, KEPT_TIME))
     count = 0
     for name, (layers, word) in refused_layers().items():
         shutil.rmtree('image', ignore_errors=True)
         Layout('image').add([tar(entries) for entries in layers])
         done = run('image', 'import', 'image')
-        check(done.returncode == FAILED and done.stderr.count('\n') == 1 and word in done.stderr and not done.stdout,
+        check(done.returncode == FAILED and done.stderr.count('\n') == 1 and word in done.stderr and '\x1b' not in done.stderr and not done.stdout,
               f'{name}: {done.returncode} {done.stdout!r} {done.stderr!r}')
         outside_is_untouched(name)
         check(output('image', 'ls', '-q') == '', f'{name}: an image is there')

@@ -353,8 +353,8 @@ def case_slirp(folder):
     return echo, host
 
 
-def keeper_power(g):
-    """The effective capabilities of the gateway's child."""
+def keeper_status(g):
+    """/proc/PID/status of the gateway's child."""
     for pid in filter(str.isdigit, os.listdir('/proc')):
         try:
             with open(f'/proc/{pid}/status', encoding='ascii') as f:
@@ -362,8 +362,17 @@ def keeper_power(g):
         except OSError:
             continue
         if re.search(rf'^PPid:\s*{g.process.pid}$', text, re.M):
-            return re.search(r'^CapEff:\s*(\w+)$', text, re.M).group(1)
-    return 'no child'
+            return text
+    raise Failure('the gateway has no child')
+
+
+def keeper(g):
+    return int(re.search(r'^Pid:\s*(\d+)$', keeper_status(g), re.M).group(1))
+
+
+def keeper_power(g):
+    """Its effective capabilities."""
+    return re.search(r'^CapEff:\s*(\w+)$', keeper_status(g), re.M).group(1)
 
 
 def case_nft(folder):
@@ -394,6 +403,16 @@ def case_nft(folder):
     expect('the keeper of the rules has little power', keeper_power(g), '0000000000001400')
     rules = inside('host', 'nft', 'list', 'ruleset')
     expect('rules', rules, r'table inet caisson_nettest')
+    g.kill()
+    # A keeper that is slow to notice does not take away the rules of the next one.
+    g = Gateway('nft', folder)
+    slow = keeper(g)
+    os.kill(slow, signal.SIGSTOP)
+    g.kill()
+    threading.Timer(1, os.kill, (slow, signal.SIGCONT)).start()
+    g = Gateway('nft', folder)
+    until('the earlier keeper ends', lambda: not os.path.exists(f'/proc/{slow}/exe'))
+    expect('its successor keeps the rules', inside('host', 'nft', 'list', 'ruleset'), r'table inet caisson_nettest')
     g.kill()
     until('the rules go with the process, killed or not', lambda: inside('host', 'nft', 'list', 'ruleset') == '')
     expect('the tap too', 'cais0' in run('ip', '-n', 'host', 'link'), False)

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -251,6 +252,24 @@ def case_manifests(folder, stops):
     nothing_half(keep_partial=False)
 
 
+def late(at, image, folder):
+    """One has opened a partial file, and locks it when another has moved it into the store."""
+    if not shutil.which('strace'):
+        return
+    output('image', 'rm', at)
+    first = min([image.id, *image.layers])[7:]  # else the other would wait for those before
+    at_work = os.path.join(state(), 'images', 'partial', first)
+    trace = ['strace', '-f', '-o', os.path.join(folder, 'late'), '-P', at_work, '-e', 'trace=flock', '-e', 'inject=flock:delay_enter=3000000']
+    with subprocess.Popen([*trace, CAISSON, 'image', 'pull', at], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, env=environment()) as slow:
+        until = time.monotonic() + 60
+        while not os.path.exists(at_work) and slow.poll() is None and time.monotonic() < until:
+            time.sleep(0.02)
+        output('image', 'pull', at)
+        out, err = slow.communicate(timeout=120)
+        check(slow.returncode == 0 and out.strip() == image.id, f'late: {slow.returncode} {err}')
+
+
 def case_resume(folder, stops):
     """kill -9 and Ctrl-C in the middle: the next pull fetches the rest alone. A damaged rest is fetched anew."""
     registry, proxy = start(folder, stops)
@@ -300,6 +319,7 @@ def case_resume(folder, stops):
     for pull in both:
         out, err = pull.communicate(timeout=120)
         check(pull.returncode == 0 and out.strip() == image.id, f'at the same time: {pull.returncode} {err}')
+    late(at, image, folder)
     # a server without ranges
     output('image', 'rm', at)
     interrupted(signal.SIGKILL)
@@ -332,7 +352,7 @@ def case_full(folder, stops):
           [[f'127.0.0.1:{proxy.port}/x/small:1']], 'half an image')
 
 
-def token_rule(proxy, user=None, grant='secret-token', also=None):
+def token_rule(proxy, user=None, grant='secret-token', also=None, scheme='http'):
     """The registry wants tokens; they come from /token, for a user and password where one is given."""
     want = 'Basic ' + base64.b64encode(user.encode()).decode() if user else None
 
@@ -347,7 +367,7 @@ def token_rule(proxy, user=None, grant='secret-token', also=None):
         if given != f'Bearer {grant}':
             scope = ',scope="repository:x/one:pull"' if path != '/v2/' else ''
             handler.answer(401, b'', {'WWW-Authenticate':
-                                      f'Bearer realm="http://127.0.0.1:{proxy.port}/token",service="test"{scope}'})
+                                      f'Bearer realm="{scheme}://127.0.0.1:{proxy.port}/token",service="test"{scope}'})
             return True
         return also(handler, path) if also else False
     return rule
@@ -477,6 +497,14 @@ def case_tls(folder, stops):
     os.link(files['ca.crt'], os.path.join(certs, 'test.crt'))
     check(output('image', 'pull', '--cert-dir', certs, at).strip() == image.id, '--cert-dir')
     output('image', 'rm', at)
+    # as Podman has them: for the registry, and for the token server that it names
+    mine = os.path.join(os.environ['HOME'], '.config/containers/certs.d', f'127.0.0.1:{proxy.port}')
+    os.makedirs(mine)
+    os.link(files['ca.crt'], os.path.join(mine, 'test.crt'))
+    proxy.rule = token_rule(proxy, scheme='https')
+    check(output('image', 'pull', at).strip() == image.id and proxy.of('GET', '/token'), 'certs.d and a token server')
+    output('image', 'rm', at)
+    os.unlink(os.path.join(mine, 'test.crt'))
     check(output('image', 'pull', '--tls-verify', 'false', at).strip() == image.id, '--tls-verify false')
     refused(['image', 'pull', '--tls-verify', 'maybe', at], USAGE, 'true or false')
     # http of a host that is not this one's name

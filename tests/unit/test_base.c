@@ -207,6 +207,13 @@ static void test_err(void **state)
     assert_int_equal(err_set(&e, EINVAL, "again"), -EINVAL);
     assert_string_equal(e.text, "again");
     assert_int_equal(err_set(NULL, EIO, "nobody reads this"), -EIO);
+    assert_int_equal(err_set(&e, EIO, "%s",
+                             "a\x1b[2J\nb\tc\x7f \xc2\x9b"
+                             "d \xc2\xa9 \xc3\xa4"),
+                     -EIO);
+    assert_string_equal(e.text, "a?[2J?b?c? ??d \xc2\xa9 \xc3\xa4");
+    assert_int_equal(err_wrap(&e, "line\n%s", "\xc2\x80"), -EIO);
+    assert_string_equal(e.text, "line???: a?[2J?b?c? ??d \xc2\xa9 \xc3\xa4");
     assert_int_equal(err_wrap(NULL, "nor this"), -EINVAL);
 
     memset(long_text, 'x', sizeof(long_text));

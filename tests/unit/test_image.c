@@ -123,6 +123,22 @@ static void test_change(void **state)
     json_object_put(o);
 }
 
+/* What looks like a list and is none is taken as words, or for the shell; it is not cut off. */
+static void test_change_lists(void **state)
+{
+    static const char *const changes[] = { "VOLUME [/v]", "EXPOSE [\"80\", \"53/udp\"]", "CMD [\"a\"] b",
+                                           "ENTRYPOINT [\"e\"] " };
+    json_object *o = json_object_new_object();
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(changes); i++)
+        assert_int_equal(image_config_change(o, changes[i], NULL), 0);
+    assert_string_equal(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE),
+                        "{\"config\":{\"Volumes\":{\"[/v]\":{}},\"ExposedPorts\":{\"80/tcp\":{},\"53/udp\":{}},"
+                        "\"Cmd\":[\"/bin/sh\",\"-c\",\"[\\\"a\\\"] b\"],\"Entrypoint\":[\"e\"]}}");
+    json_object_put(o);
+}
+
 static int append(void *opaque, const char *text)
 {
     size_t len = strlen(opaque);
@@ -248,10 +264,8 @@ static void test_allocations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_change),
-        cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_allocations),
+        cmocka_unit_test(test_names), cmocka_unit_test(test_change),      cmocka_unit_test(test_change_lists),
+        cmocka_unit_test(test_rows),  cmocka_unit_test(test_allocations),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

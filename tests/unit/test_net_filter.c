@@ -332,11 +332,41 @@ static void test_claims(void **state)
     end(&w);
 }
 
+/* Who hears a duplicate address detection cannot take the address away, nor make the other give it up. */
+static void test_dad(void **state)
+{
+    const struct net_ip any = { 0 }, his = ip6(false, 2), local = ip6(true, 2), mine = ip6(false, 1);
+    struct net_ip eui = ip6(true, 0);
+    uint8_t f[256], udp[8] = { 0x13, 0x88, 0, 53 }, mac[6];
+    struct world w;
+
+    begin_filtered(&w);
+    for (unsigned i = 0; i < 2; i++) { /* at the first start, and when the guest starts again */
+        assert_true(passes(&w, 2, f, icmp6(f, 2, &any, 135, &his, -1)));
+        assert_true(passes(&w, 2, f, icmp6(f, 2, &any, 135, &local, -1)));
+        assert_false(passes(&w, 1, f, icmp6(f, 1, &any, 135, &his, -1))); /* I want it, too */
+        assert_false(passes(&w, 1, f, icmp6(f, 1, &any, 135, &local, -1)));
+        assert_false(passes(&w, 1, f, icmp6(f, 1, &mine, 136, &his, 1))); /* it is mine */
+        assert_false(passes(&w, 1, f, packet6(f, 1, &his, 17, udp, 8)));
+        assert_true(passes(&w, 2, f, icmp6(f, 2, &any, 135, &his, -1))); /* asked once more */
+        assert_true(passes(&w, 2, f, packet6(f, 2, &his, 17, udp, 8)));
+        assert_true(passes(&w, 1, f, icmp6(f, 1, &any, 135, &his, -1))); /* now it is told */
+        assert_false(passes(&w, 1, f, packet6(f, 1, &his, 17, udp, 8)));
+        assert_true(passes(&w, 2, f, packet6(f, 2, &his, 17, udp, 8)));
+    }
+    /* The address that is made from the neighbour's MAC. */
+    mac_of(2, mac);
+    memcpy(eui.bytes + 8, (uint8_t[]){ mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5] }, 8);
+    assert_false(passes(&w, 1, f, icmp6(f, 1, &any, 135, &eui, -1)));
+    assert_true(passes(&w, 2, f, icmp6(f, 2, &any, 135, &eui, -1)));
+    end(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ip4),        cmocka_unit_test(test_arp),    cmocka_unit_test(test_ip6),
-        cmocka_unit_test(test_ip6_hidden), cmocka_unit_test(test_claims),
+        cmocka_unit_test(test_ip6_hidden), cmocka_unit_test(test_claims), cmocka_unit_test(test_dad),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -519,6 +519,33 @@ static void test_capture(void **state)
     close(capped);
 }
 
+/* The longest frame that a port may send has no room for a tag. */
+static void test_longest(void **state)
+{
+    static uint8_t f[NET_FRAME_MAX], last[NET_FRAME_MAX];
+    struct world w;
+    struct net_pcap *pcap;
+    struct net_hdr hdr;
+    size_t total, last_len;
+    int file = memfd_create("file", 0);
+
+    begin_vlans(&w);
+    assert_int_equal(net_pcap_new(dup(file), 0, &pcap), 0);
+    assert_true(net_switch_capture(w.sw, w.p[4]->port, pcap) > 0);
+    assert_true(inject(&w, 0, &hdr, f, tcp_frame(f, NET_FRAME_MAX - 54, &hdr, 1448)));
+    assert_int_equal(w.p[1]->len, NET_FRAME_MAX);
+    assert_int_equal(w.p[4]->frames, 0);
+    assert_int_equal(net_port_get_counters(w.p[4]->port).out_too_big, 1);
+    assert_int_equal(net_port_get_counters(w.p[4]->port).out_frames, 0);
+    assert_true(inject(&w, 0, &hdr, f, tcp_frame(f, NET_FRAME_MAX - 58, &hdr, 1448)));
+    assert_int_equal(w.p[4]->len, NET_FRAME_MAX);
+    net_switch_port_remove(w.p[4]->port); /* ends its capture */
+    w.p[4] = NULL;
+    assert_int_equal(read_capture(file, &total, last, &last_len), (NET_FRAME_MAX - 58 + 1447) / 1448);
+    end(&w);
+    close(file);
+}
+
 static void test_capture_bounds(void **state)
 {
     struct world w;
@@ -644,7 +671,7 @@ int main(void)
         cmocka_unit_test(test_full_and_big),   cmocka_unit_test(test_rate_in),       cmocka_unit_test(test_rate_out),
         cmocka_unit_test(test_storm),          cmocka_unit_test(test_gso),           cmocka_unit_test(test_capture),
         cmocka_unit_test(test_capture_bounds), cmocka_unit_test(test_answer_inside), cmocka_unit_test(test_life),
-        cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_failures),       cmocka_unit_test(test_longest),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -215,7 +215,7 @@ static void test_words(void **state)
     check_word("x$A-${A}y", "xa 1-a 1y");
     check_word("\"$A\" '$A' \\$A \"\\$A\\\"\\n\"", "a 1 $A $A $A\"\\n");
     check_word("${B:-d$A}${A:+s}${B:+n}${EMPTY-e}${EMPTY:-f}", "da 1sf");
-    check_word("$ $1 ${B}", "$ $1 ");
+    check_word("$ $1 x$12y ${B}", "$  xy ");
     check_word("${B:?why}", NULL);
     check_word("${B", NULL);
     check_word("${}", NULL);

@@ -10,24 +10,9 @@
 #include "cli/template.h"
 #include "proto/exit_code.h"
 
-/* An error may repeat what a stranger's image or archive says, which must not play with the terminal: no control
- * characters, not even those that UTF-8 has two bytes for. */
-static void cli_clean(char *text)
-{
-    for (unsigned char *p = (unsigned char *)text; *p; p++) {
-        if (p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0)
-            p[0] = p[1] = '?';
-        else if ((p[0] < 0x20 && p[0] != '\n' && p[0] != '\t') || p[0] == 0x7f)
-            p[0] = '?';
-    }
-}
-
 int cli_fail(const struct err *e)
 {
-    struct err clean = *e;
-
-    cli_clean(clean.text);
-    fprintf(stderr, "caisson: %s\n", clean.text);
+    fprintf(stderr, "caisson: %s\n", e->text);
     return (int)exit_code_from_errno(e->code);
 }
 

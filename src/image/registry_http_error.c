@@ -67,7 +67,8 @@ static void http_message(const struct http_job *job, char *ret, size_t size)
         if ((unsigned char)*p < ' ' || *p == 0x7f)
             *p = ' ';
     json_object_put(o);
-    json_tokener_free(tokener);
+    if (tokener)
+        json_tokener_free(tokener);
 }
 
 void http_job_reason(const struct http_job *job, char *ret, size_t size)

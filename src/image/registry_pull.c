@@ -64,7 +64,8 @@ static int pull_kind(struct pull_document *d, const char *type, const char *what
     json_object *o = tokener ? json_tokener_parse_ex(tokener, (char *)d->text.data, (int)d->text.len) : NULL, *v;
     int r = 0;
 
-    json_tokener_free(tokener);
+    if (tokener)
+        json_tokener_free(tokener);
     if (!json_object_is_type(o, json_type_object)) {
         json_object_put(o);
         return err_set(e, EPROTO, "%s: the registry's answer is no JSON object; check the name", what);

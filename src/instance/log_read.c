@@ -262,7 +262,8 @@ int inst_log_read(const char *dir, const struct inst_log_query *q, const struct 
         res = log_follow(&l, &f);
     if (f)
         fclose(f);
-    json_tokener_free(l.tokener);
+    if (l.tokener)
+        json_tokener_free(l.tokener);
     free(l.line);
     if (res < 0 && e && e->code == 0)
         err_set(e, -res, "cannot read the log in %s: %s", dir, strerror(-res));

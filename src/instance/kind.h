@@ -45,6 +45,8 @@ struct inst_kind_ops {
     /* Run a command inside and tell its exit status (health checks). Starts it: *ret_pid is a child of the supervisor
      * whose exit code is the command's. -EOPNOTSUPP with text where there is nobody to run it. */
     int (*exec)(struct inst_run *run, const struct inst_strings *command, pid_t *ret_pid, struct err *e);
+    /* A child that exec started was killed and reaped: end the command that it left inside. NULL: it leaves none. */
+    void (*exec_killed)(const struct inst_run *run);
     /* Size of the terminal. */
     int (*resize)(struct inst_run *run, unsigned columns, unsigned rows);
     /* Figures of now: {"cpu_ns", "memory", "memory_limit", "pids", "net": {...}, "block": {...}}. */

@@ -5,7 +5,7 @@ import re
 import subprocess
 import time
 
-from common import CAISSON, WORK, Caisson, Podman, Skip, expect, main, nothing_left, until
+from common import CAISSON, WORK, Caisson, Podman, Skip, expect, health_life, main, nothing_left, until
 
 c = Caisson()
 
@@ -226,4 +226,8 @@ def life():
     nothing_left('life', c, [i, k])
 
 
-main((same, ours, limits, codes, slow, bad, update, life))
+def health():
+    health_life(c)
+
+
+main((same, ours, limits, codes, slow, bad, update, health, life))

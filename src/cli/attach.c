@@ -221,6 +221,8 @@ static void stream_push(struct attach_stream *st)
         if (n < 0 && errno == EAGAIN)
             return;
         if (n <= 0) { /* nobody reads any more: so do we */
+            if (n < 0 && errno != EPIPE && errno != EIO && st->a->error.code == 0)
+                err_set(&st->a->error, errno, "cannot write the output: %s", strerror(errno));
             st->n = 0;
             stream_close(st);
             return;

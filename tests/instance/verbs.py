@@ -293,8 +293,14 @@ def case_logs():
     with subprocess.Popen([lab.CAISSON, 'logs', '-f', 'web'], stdout=subprocess.PIPE, text=True) as follow:
         check(follow.stdout.readline().startswith('machine up'), 'follow')
         check(follow.stdout.read(6) == 'ready>', 'a line without its end is not shown')
+        check(output('logs', '-f', '--until', '0s', 'web').startswith('machine up') and output('events', '-f', '--until', '1h') == '', '-f --until')
         output('stop', 'web')
         check('power button' in follow.stdout.read() and follow.wait(lab.TIMEOUT) == 0, 'the end of follow')
+    # A full disk is one.
+    for command in (['logs', 'flood'], ['events'], ['start', '-a', 'flood']):
+        with open('/dev/full', 'wb') as full:
+            done = subprocess.run([lab.CAISSON, *command], stdout=full, stderr=subprocess.PIPE, text=True, timeout=lab.TIMEOUT, check=False)
+        check(done.returncode == lab.FAILED and 'No space left' in done.stderr and done.stderr.count('\n') == 1, f'{done}')
     done = subprocess.run(f'{lab.CAISSON} logs flood | head -n 1', shell=True, capture_output=True, text=True,
                           timeout=lab.TIMEOUT, check=False)
     check(done.stdout.count('\n') == 1 and not done.stderr, f'{done}')

@@ -360,8 +360,25 @@ def case_change():
     check_clean()
 
 
+def updates_at_once():
+    """Every change that was acknowledged is there, also of those that were made at once."""
+    for state in ('created', 'running'):
+        web = make('web')
+        if state == 'running':
+            output('start', 'web')
+        updates = [subprocess.Popen([lab.CAISSON, 'update', '--label', f'n{n}={n}', 'web'], stdin=subprocess.DEVNULL,
+                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for n in range(8)]
+        for update in updates:
+            check(update.communicate(timeout=lab.TIMEOUT)[1] == '' and update.returncode == 0, f'{update}')
+        labels = inspect('web')['spec']['labels']
+        check(labels == {f'n{n}': f'{n}' for n in range(8)}, f'{state}: {labels}')
+        output('rm', '-f', web)
+    check_clean()
+
+
 def case_race():
     """Many commands at once on the same two: each ends with a reason, and the list is true afterwards."""
+    updates_at_once()
     choose = random.Random(3)
     commands = (['start'], ['stop', '-t', '0'], ['restart', '-t', '0'], ['kill'], ['pause'], ['resume'], ['rm', '-f'],
                 ['update', '--label', 'a=b'])

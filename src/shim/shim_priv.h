@@ -37,6 +37,7 @@ struct shim {
     struct shim_health *health;
     enum shim_state state;
     enum store_inst_status before; /* of the row, when this supervisor began */
+    bool wanted_before;
     bool paused;
     bool stop_asked;                 /* the run is to end, whatever the policy says */
     bool restart_asked;              /* and another one is to begin */

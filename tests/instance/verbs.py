@@ -7,6 +7,7 @@ import pty
 import random
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -231,6 +232,22 @@ def case_boot():
     output('kill', '--all')
     output('rm', '--all')
     check(listed() == {}, 'rm --all')
+    check_clean()
+    # What could not be started at one boot is wanted at the next, what the user starts in vain is not.
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(lab.MACHINE, f'{folder}/kernel')
+        vm = {**lab.document()['vm'], 'kernel': f'{folder}/kernel'}
+        for name in ('wanted', 'stopped'):
+            make(name, vm=vm, restart={'policy': 'unless-stopped'})
+            output('start', name)
+        output('stop', '-t', '0', 'stopped')
+        output('stop', '--all', '--shutdown', '-t', '0')
+        os.rename(f'{folder}/kernel', f'{folder}/gone')
+        for arguments in (['--all', '--boot'], ['stopped']):
+            check(run('start', *arguments).returncode == lab.FAILED, 'a start without its kernel')
+        os.rename(f'{folder}/gone', f'{folder}/kernel')
+        check(output('start', '--all', '--boot') == 'wanted\n', 'the boot after one that failed')
+        output('rm', '-f', 'wanted', 'stopped')
     check_clean()
     with tempfile.TemporaryDirectory() as folder:
         env = {**os.environ, 'CAISSON_SYSTEMD_DIR': folder}

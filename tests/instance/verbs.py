@@ -233,6 +233,17 @@ def case_boot():
     output('rm', '--all')
     check(listed() == {}, 'rm --all')
     check_clean()
+    # One that ends by itself and is removed, before it comes to it, is no failure of --all.
+    make('deaf', 'deaf', stop={'signal': 15, 'timeout_ns': 600_000_000_000})
+    make('brief', remove=True)
+    output('start', 'deaf', 'brief')
+    with subprocess.Popen([lab.CAISSON, 'stop', '--all'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as stop:
+        until(lambda: ('stop', None) in events('deaf'), 'the first stop')
+        output('kill', 'brief')
+        until(lambda: 'brief' not in listed(), 'the removal')
+        output('kill', 'deaf')
+        check(stop.communicate(timeout=lab.TIMEOUT) == ('deaf\n', '') and stop.returncode == 0, f'{stop}')
+    output('rm', 'deaf')
     # What could not be started at one boot is wanted at the next, what the user starts in vain is not.
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(lab.MACHINE, f'{folder}/kernel')

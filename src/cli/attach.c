@@ -86,6 +86,17 @@ static void attach_resize(struct attach *a)
         inst_session_resize(a->s, size.ws_col, size.ws_row);
 }
 
+void cli_attach_size(const struct store_instance *i, struct inst_start *how)
+{
+    struct winsize size;
+
+    if (!how->attach || i->spec.kind != INST_CONTAINER || !i->spec.container.terminal ||
+        ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) < 0)
+        return;
+    how->columns = size.ws_col;
+    how->rows = size.ws_row;
+}
+
 /* ---- input ---- */
 
 /* What was typed: drop the keys that are ours, keep the rest. */

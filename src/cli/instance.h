@@ -67,6 +67,9 @@ int cli_health_options(const struct cli_args *args, struct inst_health *h, struc
         "health-retries", 0, "N", "failures in a row that make it unhealthy (default 3)", NULL, false              \
     }
 
+/* The size of this terminal for one that is started to be attached to it. */
+void cli_attach_size(const struct store_instance *i, struct inst_start *how);
+
 /* Stay with an instance until it ends or the user leaves: its terminal or its output, and its input. Ctrl-] d and
  * Ctrl-p Ctrl-q leave it running. Returns the exit code of the program: the payload's, 0 after leaving. s is done here.
  */

@@ -314,6 +314,7 @@ static int start_spawn(const struct store_instance *i, int *ret_sock, struct err
 
 int inst_start(const struct store_instance *i, const struct inst_start *how, struct inst_session *s, struct err *e)
 {
+    const bool sized = how->attach && how->columns > 0 && how->rows > 0;
     struct inst_session own;
     int fds[PROTO_MSG_FDS_MAX], r;
     json_object *reply = NULL;
@@ -327,15 +328,19 @@ int inst_start(const struct store_instance *i, const struct inst_start *how, str
     /* Both stand in the socket before the supervisor begins. It may have ended already, then the error is in there. */
     if (how->attach)
         (void)!session_send(s, &(struct shim_msg_request){ .op = SHIM_MSG_ATTACH, .in = how->in });
+    if (sized)
+        inst_session_resize(s, how->columns, how->rows);
     if (how->wait)
         (void)!session_send(s, &(struct shim_msg_request){ .op = SHIM_MSG_WAIT });
     if (how->attach)
         r = session_attached(s, i->name, e);
-    if (r == 0)
+    for (int replies = sized ? 2 : 1; replies > 0 && r == 0; replies--) { /* to the size, and that it runs */
         r = session_receive(s, i->name, &reply, fds, &n, e);
-    for (unsigned j = 0; r == 0 && j < n; j++)
-        close(fds[j]);
-    json_object_put(reply);
+        for (unsigned j = 0; r == 0 && j < n; j++)
+            close(fds[j]);
+        json_object_put(reply);
+        reply = NULL;
+    }
     if (s == &own)
         inst_session_done(s);
     return r;

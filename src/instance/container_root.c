@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -241,11 +242,14 @@ static int exec_process(const struct store_instance *i, const struct inst_exec *
                         struct err *e)
 {
     json_object *args = json_object_new_array();
+    struct winsize size = { 0 };
 
     for (int n = 0; n < x->n_command; n++)
         json_object_array_add(args, json_object_new_string(x->command[n]));
     json_object_object_add(process, "args", args);
     json_object_object_add(process, "terminal", json_object_new_boolean(x->terminal && !x->detach));
+    (void)!ioctl(STDIN_FILENO, TIOCGWINSZ, &size);
+    container_console_size(process, size.ws_col, size.ws_row);
     if (x->cwd)
         json_object_object_add(process, "cwd", json_object_new_string(x->cwd));
     exec_env(process, &x->env, !x->user);

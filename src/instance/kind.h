@@ -26,9 +26,10 @@ struct inst_run {
     const struct store_instance *instance; /* borrowed */
     char dir[1024];                        /* STATE/instances/ID: what outlives a run (disks, upper layer, logs) */
     char rundir[1024];                     /* RUNTIME/instances/ID: what does not */
-    pid_t pid;  /* the process whose end is the end of the run: VMM, or the container's init */
-    int pidfd;  /* the run's; -1 before start */
-    void *kind; /* the kind's own; freed by its release */
+    pid_t pid;              /* the process whose end is the end of the run: VMM, or the container's init */
+    int pidfd;              /* the run's; -1 before start */
+    unsigned columns, rows; /* of the terminal, when it starts; 0: not known */
+    void *kind;             /* the kind's own; freed by its release */
 };
 
 struct inst_kind_ops {

@@ -404,6 +404,12 @@ def updates_at_once():
     check_clean()
 
 
+def one_of_each(found):
+    """Whether found is a VMM and a supervisor of each that runs, and nothing else."""
+    pids = {row['pid'] for row in listed().values() if row['pid']}
+    return pids <= set(found) and len(found) == 2 * len(pids)
+
+
 def case_race():
     """Many commands at once on the same two: each ends with a reason, and the list is true afterwards."""
     updates_at_once()
@@ -422,8 +428,7 @@ def case_race():
             check(process.returncode in (0, lab.FAILED, lab.NOT_FOUND, lab.CONFLICT), f'{process.args}: {text}')
             check(process.returncode != lab.FAILED or 'while' in text or 'gone' in text or 'answer' in text,
                   f'{process.args}: {text}')
-        found, pids = lab.processes(), {row['pid'] for row in listed().values() if row['pid']}
-        check(pids <= set(found) and len(found) == 2 * len(pids), f'{found} and {pids}')
+        until(lambda: one_of_each(lab.processes()), f'one VMM and one supervisor each: {listed()} {lab.processes()}') # some are ending
     if listed():
         output('rm', '--all', '-f')
     check_clean()

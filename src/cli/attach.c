@@ -86,6 +86,17 @@ static void attach_resize(struct attach *a)
         inst_session_resize(a->s, size.ws_col, size.ws_row);
 }
 
+void cli_attach_size(const struct store_instance *i, struct inst_start *how)
+{
+    struct winsize size;
+
+    if (!how->attach || i->spec.kind != INST_CONTAINER || !i->spec.container.terminal ||
+        ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) < 0)
+        return;
+    how->columns = size.ws_col;
+    how->rows = size.ws_row;
+}
+
 /* ---- input ---- */
 
 /* What was typed: drop the keys that are ours, keep the rest. */
@@ -221,6 +232,8 @@ static void stream_push(struct attach_stream *st)
         if (n < 0 && errno == EAGAIN)
             return;
         if (n <= 0) { /* nobody reads any more: so do we */
+            if (n < 0 && errno != EPIPE && errno != EIO && st->a->error.code == 0)
+                err_set(&st->a->error, errno, "cannot write the output: %s", strerror(errno));
             st->n = 0;
             stream_close(st);
             return;

@@ -10,7 +10,6 @@
 #include "cli/table.h"
 #include "image/commit.h"
 #include "instance/client.h"
-#include "instance/lifecycle.h"
 #include "instance/place.h"
 #include "proto/exit_code.h"
 #include "store/instance.h"
@@ -42,7 +41,7 @@ static int commit_still(struct commit_job *job, struct store *store, const struc
     if (r < 0)
         return r;
     if (!info.alive) {
-        struct sys_place place;
+        struct sys_place place = { .lock = -1, .socket = -1 };
 
         r = inst_lock(i->id, &place, e);
         if (r == 0)
@@ -94,11 +93,9 @@ static int commit_work(void *opaque, const struct disk_progress *progress, struc
 {
     struct commit_job *job = opaque;
     AUTO(store) struct store *store = NULL;
-    int r = store_open(STORE_WRITE, &store, e);
+    int r = cli_inst_open(STORE_WRITE, &store, e);
 
     job->commit.progress = progress;
-    if (r == 0)
-        r = inst_repair(store, NULL, NULL, e);
     return r < 0 ? r : commit_instance(job, store, job->args->operands[0], e);
 }
 

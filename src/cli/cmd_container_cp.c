@@ -293,6 +293,7 @@ int cli_cmd_cp(const struct cli_args *args)
     AUTO_FREE struct store_instance *i = calloc(1, sizeof(*i));
     struct cp_side from = { .root = -1 }, to = { .root = -1 };
     AUTO_FD int root = -1, here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    struct sys_place place = { .lock = -1, .socket = -1 };
     struct err e = { 0 };
     int wait_ms = 0, r = i ? cli_vm_agent_wait(args, &wait_ms, &e) : err_set(&e, ENOMEM, "out of memory");
 
@@ -308,12 +309,13 @@ int cli_cmd_cp(const struct cli_args *args)
                       &e);
         store_instance_done(i);
     } else if (r == 0) {
-        r = inst_container_root(i, &root, &e);
+        r = inst_container_root(i, &place, &root, &e);
         from.root = to.root = root;
         if (r == 0 && here >= 0) /* joining a mount namespace leads to its root */
             (void)!fchdir(here);
         if (r == 0)
             r = cp_run(args, &from, &to, &e);
+        sys_place_leave(&place);
         store_instance_done(i);
     }
     return r < 0 ? cli_fail(&e) : EXIT_CODE_OK;

@@ -275,12 +275,13 @@ static int run_started(const struct cli_args *args, struct store_instance *i)
 {
     const bool detach = cli_value(args, "detach") != NULL;
     const struct cli_attach_options o = { .in = i->spec.container.stdin_open, .proxy_signals = true };
-    const struct inst_start how = { .attach = !detach, .in = !detach && o.in, .wait = !detach };
+    struct inst_start how = { .attach = !detach, .in = !detach && o.in, .wait = !detach };
     struct inst_session session;
     struct err e = { 0 };
     int r;
 
     inst_session_init(&session);
+    cli_attach_size(i, &how);
     r = inst_start(i, &how, &session, &e);
     if (r < 0) {
         fprintf(stderr, "caisson: %s\n", e.text);

@@ -18,6 +18,7 @@ struct events {
     int64_t since_ns, until_ns; /* 0: no limit */
     int64_t after;              /* serial of the last one */
     bool json, past;            /* past: one after until was met */
+    int error;                  /* errno of the first write that failed */
 };
 
 /* --filter type=, name=, id=, action=: those of one key are alternatives. */
@@ -101,6 +102,12 @@ static void events_print_text(const struct store_event *event, const char *time)
     json_object_put(attributes);
 }
 
+static int events_unwritten(struct events *v)
+{
+    v->error = errno;
+    return -EPIPE;
+}
+
 static int events_one(void *opaque, const struct store_event *event)
 {
     struct events *v = opaque;
@@ -117,7 +124,7 @@ static int events_one(void *opaque, const struct store_event *event)
         events_print_json(event, time);
     else
         events_print_text(event, time);
-    return ferror(stdout) ? -EPIPE : 0;
+    return ferror(stdout) ? events_unwritten(v) : 0;
 }
 
 static int events_times(const struct cli_args *args, struct events *v, struct err *e)
@@ -132,12 +139,12 @@ static int events_times(const struct cli_args *args, struct events *v, struct er
 }
 
 /* Wait a little. -EPIPE: nobody reads any more. */
-static int events_wait(void)
+static int events_wait(struct events *v)
 {
     struct pollfd out = { .fd = STDOUT_FILENO };
 
     if (fflush(stdout) < 0)
-        return -EPIPE;
+        return events_unwritten(v);
     return poll(&out, 1, EVENTS_POLL_MS) > 0 && out.revents & (POLLERR | POLLNVAL) ? -EPIPE : 0;
 }
 
@@ -154,12 +161,12 @@ int cli_cmd_events(const struct cli_args *args)
     if (r == 0) /* there must be something to wait for */
         r = cli_inst_open(follow ? STORE_WRITE : STORE_READ, &store, &e);
     while (r == 0) {
+        bool last = !follow || cli_is_past(v.until_ns);
+
         r = store_event_each(store, v.after, events_one, &v, &e);
-        if (r != 0 || !follow)
+        if (r != 0 || last)
             break;
-        r = events_wait();
+        r = events_wait(&v);
     }
-    if ((r >= 0 && fflush(stdout) < 0) || r == -EPIPE || r > 0)
-        return EXIT_CODE_OK;
-    return r < 0 ? cli_fail(&e) : EXIT_CODE_OK;
+    return r < 0 && r != -EPIPE ? cli_fail(&e) : cli_output_end(v.error);
 }

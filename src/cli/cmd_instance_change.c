@@ -190,51 +190,76 @@ static int change_spec(const struct cli_args *args, struct inst_spec *spec, stru
     return r < 0 ? r : inst_spec_check(spec, e);
 }
 
-/* Saved memory has its size and its CPUs. Its lock is held, the row is read again. */
-static int change_check_saved(const struct cli_args *args, struct store *s, const struct store_instance *i,
-                              struct err *e)
+/* Saved memory has its size and its CPUs. */
+static int change_check_saved(const struct cli_args *args, const struct store_instance *i, struct err *e)
 {
-    AUTO_FREE struct store_instance *now = malloc(sizeof(*now));
-    int r = now ? 0 : err_set(e, ENOMEM, "out of memory");
+    if (i->status != STORE_INST_SAVED || (!cli_value(args, "memory") && !cli_value(args, "cpus")))
+        return 0;
+    return err_set(e, EBUSY,
+                   "%s is saved, with its memory and CPUs as they are; start it and stop it first, or give its memory "
+                   "up with 'caisson save --discard %s'",
+                   i->name, i->name);
+}
 
-    if (r < 0 || (!cli_value(args, "memory") && !cli_value(args, "cpus")))
-        return r;
-    r = store_instance_get(s, i->id, now, e);
+/* The row as it is now, changed: others may have changed it since it was looked up. */
+static int change_read(const struct cli_args *args, struct store *s, struct store_instance *i, struct err *e)
+{
+    char id[INST_ID_LEN + 1];
+    int r;
+
+    memcpy(id, i->id, sizeof(id));
+    store_instance_done(i);
+    r = store_instance_get(s, id, i, e);
+    return r < 0 ? r : change_spec(args, &i->spec, e);
+}
+
+/* The supervisor changes what it runs, and stores that. */
+static int change_running(const struct cli_args *args, struct store *s, struct store_instance *i, struct err *e)
+{
+    struct shim_msg_request request = { .op = SHIM_MSG_UPDATE };
+    int r = change_read(args, s, i, e);
+
     if (r < 0)
         return r;
-    if (now->status == STORE_INST_SAVED)
-        r = err_set(e, EBUSY,
-                    "%s is saved, with its memory and CPUs as they are; start it and stop it first, or give its memory "
-                    "up with 'caisson save --discard %s'",
-                    i->name, i->name);
-    store_instance_done(now);
+    request.value = inst_spec_to_object(&i->spec);
+    r = request.value ? inst_call(i, &request, INST_CALL_MS, NULL, e) : err_set(e, ENOMEM, "out of memory");
+    shim_msg_request_done(&request);
     return r;
 }
 
-/* The supervisor changes what it runs, and stores that; where there is none we store it. */
-static int change_store(const struct cli_args *args, struct store *s, const struct store_instance *i, struct err *e)
+/* Where there is no supervisor we store it. */
+static int change_store(const struct cli_args *args, struct store *s, struct store_instance *i, struct err *e)
 {
-    struct shim_msg_request request = { .op = SHIM_MSG_UPDATE, .value = inst_spec_to_object(&i->spec) };
     struct sys_place place = { .lock = -1, .socket = -1 };
-    int r = request.value ? inst_lock(i->id, &place, e) : err_set(e, ENOMEM, "out of memory");
+    int r = inst_lock(i->id, &place, e);
 
-    if (r == 0) {
-        r = change_check_saved(args, s, i, e);
-        if (r == 0)
-            r = store_instance_update(s, i->id, &i->spec, e);
-    } else if (r == -EBUSY)
-        r = inst_call(i, &request, INST_CALL_MS, NULL, e);
-    if (place.lock >= 0)
-        sys_place_leave(&place);
-    shim_msg_request_done(&request);
+    if (r == -EBUSY && e->code == 0)
+        return change_running(args, s, i, e);
+    if (r < 0)
+        return r;
+    r = change_read(args, s, i, e);
+    if (r == 0)
+        r = change_check_saved(args, i, e);
+    if (r == 0)
+        r = store_instance_update(s, i->id, &i->spec, e);
+    sys_place_leave(&place);
     return r;
 }
 
 static int change_update(void *opaque, struct store *s, struct store_instance *i, struct err *e)
 {
-    int r = change_spec(opaque, &i->spec, e);
+    struct sys_place place = { .lock = -1, .socket = -1 };
+    int r = inst_lock_spec(i->id, &place, e);
 
-    return r < 0 ? r : change_store(opaque, s, i, e);
+    if (r < 0)
+        return r;
+    r = change_store(opaque, s, i, e);
+    if (r == -ENOTCONN) { /* it ended before its supervisor was asked */
+        *e = (struct err){ 0 };
+        r = change_store(opaque, s, i, e);
+    }
+    sys_place_leave(&place);
+    return r;
 }
 
 int cli_cmd_instance_update(const struct cli_args *args)

@@ -17,9 +17,17 @@
 
 struct logs {
     const struct store_instance *i;
+    int64_t until_ns;  /* 0: no limit */
+    int error;         /* errno of the first write that failed */
     bool times, begun; /* begun: the last entry did not end its line */
     bool both;         /* the streams apart: what went to stderr goes to ours */
 };
+
+static int logs_unwritten(struct logs *l)
+{
+    l->error = errno;
+    return -EPIPE;
+}
 
 static int logs_print(void *opaque, const struct inst_log_entry *entry)
 {
@@ -33,10 +41,10 @@ static int logs_print(void *opaque, const struct inst_log_entry *entry)
     }
     fwrite(entry->text, 1, entry->len, out);
     l->begun = entry->len > 0 && entry->text[entry->len - 1] != '\n';
-    return ferror(out) ? -EPIPE : 0;
+    return ferror(out) ? logs_unwritten(l) : 0;
 }
 
-/* Wait a little. The end of the run is the end of the log, unless it runs again by then. */
+/* Wait a little. The end of the run is the end of the log, unless it runs again by then; the time of --until is too. */
 static int logs_wait(void *opaque)
 {
     struct logs *l = opaque;
@@ -44,9 +52,11 @@ static int logs_wait(void *opaque)
     struct pollfd out = { .fd = STDOUT_FILENO };
 
     if (fflush(stdout) < 0 || fflush(stderr) < 0)
-        return -EPIPE;
+        return logs_unwritten(l);
     if (poll(&out, 1, LOGS_POLL_MS) > 0 && out.revents & (POLLERR | POLLNVAL))
         return -EPIPE; /* nobody reads any more */
+    if (cli_is_past(l->until_ns))
+        return 1;
     return inst_ask(l->i, &info, NULL) == 0 && !info.alive;
 }
 
@@ -93,14 +103,11 @@ int cli_cmd_instance_logs(const struct cli_args *args)
     if (r == 0)
         r = inst_dir(i->id, dir, &e);
     if (r == 0) {
+        l.until_ns = q.until_ns;
         l.both = i->spec.kind == INST_CONTAINER && !i->spec.container.terminal;
         snprintf(logs, sizeof(logs), "%s/logs", dir);
         r = inst_log_read(logs, &q, &reader, &e);
         store_instance_done(i);
     }
-    if (fflush(stdout) < 0 && r == 0)
-        r = -EPIPE;
-    if (r == -EPIPE)
-        return EXIT_CODE_OK; /* whoever reads has enough */
-    return r < 0 ? cli_fail(&e) : EXIT_CODE_OK;
+    return r < 0 && r != -EPIPE ? cli_fail(&e) : cli_output_end(l.error);
 }

@@ -78,7 +78,10 @@ static int run_start(void *opaque, struct store *s, struct store_instance *i, st
 static int run_start_and_attach(struct store_instance *i, struct cli_attach_options *o, struct inst_session *s,
                                 struct err *e)
 {
-    return inst_start(i, &(struct inst_start){ .attach = true, .in = o->in, .wait = true }, s, e);
+    struct inst_start how = { .attach = true, .in = o->in, .wait = true };
+
+    cli_attach_size(i, &how);
+    return inst_start(i, &how, s, e);
 }
 
 static int run_start_attached(const struct cli_args *args)

@@ -119,7 +119,24 @@ static int inst_collect(void *opaque, const struct store_instance *i)
     return list->verb->wants && !list->verb->wants(i, &info) ? 0 : inst_list_add(list, i->id);
 }
 
-static int inst_do_one(const struct cli_inst_verb *v, struct store *s, const char *name, bool quiet)
+/* Whether one of --all is gone by now, or not one that the verb is for any more. */
+static bool inst_is_out(const struct cli_inst_verb *v, struct store *s, const char *id)
+{
+    AUTO_FREE struct store_instance *now = malloc(sizeof(*now));
+    struct err ignored = { 0 };
+    struct inst_info info = { 0 };
+    bool out;
+    int r = now ? store_instance_get(s, id, now, &ignored) : -ENOMEM;
+
+    if (r < 0)
+        return r == -ENOENT;
+    inst_look(now, &info);
+    out = v->wants && !v->wants(now, &info);
+    store_instance_done(now);
+    return out;
+}
+
+static int inst_do_one(const struct cli_inst_verb *v, struct store *s, const char *name, bool all)
 {
     AUTO_FREE struct store_instance *i = malloc(sizeof(*i));
     struct err e = { 0 };
@@ -130,10 +147,10 @@ static int inst_do_one(const struct cli_inst_verb *v, struct store *s, const cha
         snprintf(shown, sizeof(shown), "%s", i->name);
         r = v->fn(v->opaque, s, i, &e);
         store_instance_done(i);
-        if (r == 0 && !quiet)
+        if (r == 0)
             printf("%s\n", shown);
     }
-    return r < 0 ? cli_fail(&e) : EXIT_CODE_OK;
+    return r < 0 && !(all && inst_is_out(v, s, name)) ? cli_fail(&e) : EXIT_CODE_OK;
 }
 
 int cli_inst_each(const struct cli_args *args, const struct cli_inst_verb *v)
@@ -157,7 +174,7 @@ int cli_inst_each(const struct cli_args *args, const struct cli_inst_verb *v)
     if (r < 0)
         code = cli_fail(&e);
     for (size_t n = 0; r == 0 && n < (all ? list.n : (size_t)args->n_operands); n++) {
-        int failed = inst_do_one(v, store, all ? list.ids[n] : args->operands[n], false);
+        int failed = inst_do_one(v, store, all ? list.ids[n] : args->operands[n], all);
 
         code = code == EXIT_CODE_OK ? failed : code;
         fflush(stdout);

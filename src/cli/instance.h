@@ -42,6 +42,11 @@ int cli_parse_duration(const char *text, uint64_t *ret_ns) MUST_USE;
 /* A duration before now, seconds since 1970 ("1700000000.5"), or RFC 3339, also a date alone (local time). ns since
  * 1970. -EINVAL. */
 int cli_parse_when(const char *text, int64_t *ret_ns) MUST_USE;
+/* Whether that time, 0: none, is over. */
+bool cli_is_past(int64_t when_ns);
+/* After a command has written all it has (errno of its first failure in error, 0: none) to standard output: the exit
+ * code. That nobody reads any more is no failure, a full disk is. */
+int cli_output_end(int error);
 /* An option that is a duration; left alone where it was not given. -EINVAL with text. */
 int cli_duration_option(const struct cli_args *args, const char *option, uint64_t *ret_ns, bool *ret_given,
                         struct err *e) MUST_USE;
@@ -61,6 +66,9 @@ int cli_health_options(const struct cli_args *args, struct inst_health *h, struc
     {                                                                                                              \
         "health-retries", 0, "N", "failures in a row that make it unhealthy (default 3)", NULL, false              \
     }
+
+/* The size of this terminal for one that is started to be attached to it. */
+void cli_attach_size(const struct store_instance *i, struct inst_start *how);
 
 /* Stay with an instance until it ends or the user leaves: its terminal or its output, and its input. Ctrl-] d and
  * Ctrl-p Ctrl-q leave it running. Returns the exit code of the program: the payload's, 0 after leaving. s is done here.

@@ -12,6 +12,7 @@
 #include "base/num.h"
 #include "cli/instance.h"
 #include "instance/log.h"
+#include "proto/exit_code.h"
 
 #define VALUE_SECOND_NS 1e9
 
@@ -95,6 +96,26 @@ int cli_parse_when(const char *text, int64_t *ret_ns)
     clock_gettime(CLOCK_REALTIME, &now);
     *ret_ns = now.tv_sec * 1000000000LL + now.tv_nsec - (int64_t)ago;
     return 0;
+}
+
+bool cli_is_past(int64_t when_ns)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return when_ns && now.tv_sec * 1000000000LL + now.tv_nsec > when_ns;
+}
+
+int cli_output_end(int error)
+{
+    struct err e = { 0 };
+
+    if (!error && fflush(stdout) < 0)
+        error = errno;
+    if (!error || error == EPIPE)
+        return EXIT_CODE_OK;
+    err_set(&e, error, "cannot write the output: %s", strerror(error));
+    return cli_fail(&e);
 }
 
 int cli_duration_option(const struct cli_args *args, const char *option, uint64_t *ret_ns, bool *ret_given,

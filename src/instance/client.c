@@ -291,29 +291,42 @@ int inst_wait(const struct store_instance *i, int timeout_ms, int *ret_code, str
 
 /* ---- starting ---- */
 
-static int start_spawn(const struct store_instance *i, int *ret_sock, struct err *e)
+/* What is asked stands in the socket before the supervisor begins, however slow this process is. */
+static void start_ask(struct inst_session *s, const struct inst_start *how, bool sized)
+{
+    if (how->attach)
+        (void)!session_send(s, &(struct shim_msg_request){ .op = SHIM_MSG_ATTACH, .in = how->in });
+    if (sized)
+        inst_session_resize(s, how->columns, how->rows);
+    if (how->wait)
+        (void)!session_send(s, &(struct shim_msg_request){ .op = SHIM_MSG_WAIT });
+}
+
+static int start_spawn(const struct store_instance *i, const struct inst_start *how, bool sized, struct inst_session *s,
+                       struct err *e)
 {
     char path[INST_PROGRAM_MAX];
     char *const argv[] = { (char *)"caisson-shim", (char *)"--id", (char *)i->id,
                            (char *)"--ready-fd",   (char *)"3",    NULL };
-    AUTO_FD int ours = -1, theirs = -1;
+    AUTO_FD int theirs = -1;
     int pair[2], r = inst_find_program("caisson-shim", path, e);
 
     if (r < 0)
         return r;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return err_set(e, errno, "%s: cannot make a socket for its supervisor: %s", i->name, strerror(errno));
-    ours = pair[0];
+    s->sock = pair[0];
     theirs = pair[1];
+    start_ask(s, how, sized);
     r = inst_spawn_daemon(path, argv, (const int[]){ -1, -1, -1, theirs }, 4);
     if (r < 0)
         return err_set(e, -r, "%s: cannot start its supervisor: %s", i->name, strerror(-r));
-    *ret_sock = STEAL_FD(ours);
     return 0;
 }
 
 int inst_start(const struct store_instance *i, const struct inst_start *how, struct inst_session *s, struct err *e)
 {
+    const bool sized = how->attach && how->columns > 0 && how->rows > 0;
     struct inst_session own;
     int fds[PROTO_MSG_FDS_MAX], r;
     json_object *reply = NULL;
@@ -321,21 +334,16 @@ int inst_start(const struct store_instance *i, const struct inst_start *how, str
 
     s = s ? s : &own;
     inst_session_init(s);
-    r = start_spawn(i, &s->sock, e);
-    if (r < 0)
-        return r;
-    /* Both stand in the socket before the supervisor begins. It may have ended already, then the error is in there. */
-    if (how->attach)
-        (void)!session_send(s, &(struct shim_msg_request){ .op = SHIM_MSG_ATTACH, .in = how->in });
-    if (how->wait)
-        (void)!session_send(s, &(struct shim_msg_request){ .op = SHIM_MSG_WAIT });
-    if (how->attach)
+    r = start_spawn(i, how, sized, s, e);
+    if (r == 0 && how->attach)
         r = session_attached(s, i->name, e);
-    if (r == 0)
+    for (int replies = sized ? 2 : 1; replies > 0 && r == 0; replies--) { /* to the size, and that it runs */
         r = session_receive(s, i->name, &reply, fds, &n, e);
-    for (unsigned j = 0; r == 0 && j < n; j++)
-        close(fds[j]);
-    json_object_put(reply);
+        for (unsigned j = 0; r == 0 && j < n; j++)
+            close(fds[j]);
+        json_object_put(reply);
+        reply = NULL;
+    }
     if (s == &own)
         inst_session_done(s);
     return r;

@@ -66,8 +66,9 @@ int inst_session_read(struct inst_session *s, int *ret_code, struct err *e) MUST
 
 /* How an instance is started. */
 struct inst_start {
-    bool attach, in; /* output from the first byte on; and input */
-    bool wait;       /* for its end, by inst_session_read */
+    bool attach, in;        /* output from the first byte on; and input */
+    bool wait;              /* for its end, by inst_session_read */
+    unsigned columns, rows; /* with attach: of this terminal; 0: there is none */
 };
 /* Start an instance: its supervisor, which runs it (idempotent repair included). Returns when it runs, or with the
  * error that the supervisor met. s (may be NULL where how asks for nothing) is initialised, to be done in any case.

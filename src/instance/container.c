@@ -20,6 +20,7 @@
 #include "base/cleanup.h"
 #include "image/user.h"
 #include "instance/container_priv.h"
+#include "instance/leftover.h"
 #include "instance/spawn.h"
 #include "instance/volume.h"
 #include "sys/dirs.h"
@@ -343,6 +344,24 @@ static int container_exec(struct inst_run *run, const struct inst_strings *comma
     return container_oci_spawn(args, ret_pid, e);
 }
 
+/* The command is no process of the runtime's pid namespace, but its child: when that is killed, the supervisor, which
+ * adopts orphans, becomes the parent. Those of the container are the run itself and commands that were left. */
+static void container_exec_killed(const struct inst_run *run)
+{
+    AUTO_FREE pid_t *pids = NULL;
+    size_t n = 0;
+
+    if (container_pids(run->pid, &pids, &n) < 0)
+        return; /* the next one that is killed tries again, and the end of the run ends all */
+    for (size_t i = 0; i < n; i++) {
+        struct inst_process_stats p;
+
+        /* A child that is not reaped keeps its number. */
+        if (pids[i] != run->pid && inst_process_stats(pids[i], &p) == 0 && p.parent == getpid())
+            kill(pids[i], SIGKILL);
+    }
+}
+
 static int container_resize(struct inst_run *run, unsigned columns, unsigned rows)
 {
     const struct container_run *c = run->kind;
@@ -497,6 +516,7 @@ const struct inst_kind_ops inst_container_ops = {
     .kill = container_kill,
     .pause = container_pause,
     .exec = container_exec,
+    .exec_killed = container_exec_killed,
     .resize = container_resize,
     .stats = container_stats,
     .update = container_update,

@@ -132,6 +132,8 @@ struct container_document {
 int container_spec_make(const struct container_document *d, struct json_object **ret_spec, struct err *e) MUST_USE;
 /* Parts. */
 struct json_object *container_user_make(const struct image_user *u);
+/* The size at which the terminal of a process begins; 0: not known. */
+void container_console_size(struct json_object *process, unsigned columns, unsigned rows);
 int container_process_make(const struct container_document *d, struct json_object **ret_process,
                            struct err *e) MUST_USE;
 int container_mounts_make(const struct container_document *d, struct json_object **ret_mounts, struct err *e) MUST_USE;

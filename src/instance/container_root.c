@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -105,19 +106,38 @@ static int root_mount(const struct store_instance *i, int *ret_fd, struct err *e
     return 0;
 }
 
-int inst_container_root(const struct store_instance *i, int *ret_fd, struct err *e)
+/* The lock of one that does not run: two mounts of one upper layer do not see each other's changes. -EBUSY without
+ * text: it was started meanwhile. */
+static int root_lock(const struct store_instance *i, struct sys_place *place, struct err *e)
+{
+    char dir[INST_PATH_MAX];
+    int r = inst_lock(i->id, place, e);
+
+    if (r == 0)
+        r = inst_dir(i->id, dir, e);
+    if (r == 0 && access(dir, F_OK) < 0)
+        r = err_set(e, errno, "%s was removed meanwhile", i->name);
+    return r;
+}
+
+int inst_container_root(const struct store_instance *i, struct sys_place *place, int *ret_fd, struct err *e)
 {
     struct inst_info info;
     char path[64];
     int r = root_is_container(i, e);
 
+    *place = (struct sys_place){ .lock = -1, .socket = -1 };
     if (r == 0)
-        r = inst_ask(i, &info, e);
-    if (r < 0)
-        return r;
-    if (!info.alive || info.pid <= 1)
+        r = root_lock(i, place, e);
+    if (r == 0)
         return root_mount(i, ret_fd, e);
-    r = root_join(i, &info, e);
+    if (r != -EBUSY || e->code)
+        return r;
+    r = inst_ask(i, &info, e);
+    if (r == 0 && info.alive && info.pid <= 1) /* between two runs, which may be long: nobody else can have the lock */
+        return root_mount(i, ret_fd, e);
+    if (r == 0)
+        r = root_join(i, &info, e);
     if (r < 0)
         return r;
     snprintf(path, sizeof(path), "/proc/%d/root", (int)info.pid);
@@ -222,11 +242,14 @@ static int exec_process(const struct store_instance *i, const struct inst_exec *
                         struct err *e)
 {
     json_object *args = json_object_new_array();
+    struct winsize size = { 0 };
 
     for (int n = 0; n < x->n_command; n++)
         json_object_array_add(args, json_object_new_string(x->command[n]));
     json_object_object_add(process, "args", args);
     json_object_object_add(process, "terminal", json_object_new_boolean(x->terminal && !x->detach));
+    (void)!ioctl(STDIN_FILENO, TIOCGWINSZ, &size);
+    container_console_size(process, size.ws_col, size.ws_row);
     if (x->cwd)
         json_object_object_add(process, "cwd", json_object_new_string(x->cwd));
     exec_env(process, &x->env, !x->user);

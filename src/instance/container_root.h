@@ -9,10 +9,12 @@
 #include "base/attr.h"
 #include "base/err.h"
 #include "store/instance.h"
+#include "sys/place.h"
 
 /* The root file system of a container, running or not, as an O_PATH descriptor: with its volumes, as it sees it. Use it
- * with sys/inroot.h only. */
-int inst_container_root(const struct store_instance *i, int *ret_fd, struct err *e) MUST_USE;
+ * with sys/inroot.h only. One that does not run is locked meanwhile, so that nobody starts or removes it: leave place
+ * in the end, also after an error. */
+int inst_container_root(const struct store_instance *i, struct sys_place *place, int *ret_fd, struct err *e) MUST_USE;
 /* Who runs its program, as ids of this process. */
 int inst_container_owner(const struct store_instance *i, int root_fd, uid_t *ret_uid, gid_t *ret_gid,
                          struct err *e) MUST_USE;

@@ -137,6 +137,20 @@ static json_object *spec_args(const struct inst_container *c)
     return list;
 }
 
+void container_console_size(json_object *process, unsigned columns, unsigned rows)
+{
+    json_object *size = json_object_new_object();
+
+    json_object_object_del(process, "consoleSize");
+    if (columns == 0 || rows == 0) {
+        json_object_put(size);
+        return;
+    }
+    json_object_object_add(size, "height", json_object_new_int64(rows));
+    json_object_object_add(size, "width", json_object_new_int64(columns));
+    json_object_object_add(process, "consoleSize", size);
+}
+
 int container_process_make(const struct container_document *d, json_object **ret_process, struct err *e)
 {
     const struct inst_container *c = d->c;
@@ -145,6 +159,8 @@ int container_process_make(const struct container_document *d, json_object **ret
     int r;
 
     json_object_object_add(o, "terminal", json_object_new_boolean(c->terminal));
+    if (c->terminal)
+        container_console_size(o, d->run->columns, d->run->rows);
     json_object_object_add(o, "user", container_user_make(d->user));
     json_object_object_add(o, "args", spec_args(c));
     json_object_object_add(o, "env", spec_env(d));

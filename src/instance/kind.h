@@ -26,9 +26,10 @@ struct inst_run {
     const struct store_instance *instance; /* borrowed */
     char dir[1024];                        /* STATE/instances/ID: what outlives a run (disks, upper layer, logs) */
     char rundir[1024];                     /* RUNTIME/instances/ID: what does not */
-    pid_t pid;  /* the process whose end is the end of the run: VMM, or the container's init */
-    int pidfd;  /* the run's; -1 before start */
-    void *kind; /* the kind's own; freed by its release */
+    pid_t pid;              /* the process whose end is the end of the run: VMM, or the container's init */
+    int pidfd;              /* the run's; -1 before start */
+    unsigned columns, rows; /* of the terminal, when it starts; 0: not known */
+    void *kind;             /* the kind's own; freed by its release */
 };
 
 struct inst_kind_ops {
@@ -45,6 +46,8 @@ struct inst_kind_ops {
     /* Run a command inside and tell its exit status (health checks). Starts it: *ret_pid is a child of the supervisor
      * whose exit code is the command's. -EOPNOTSUPP with text where there is nobody to run it. */
     int (*exec)(struct inst_run *run, const struct inst_strings *command, pid_t *ret_pid, struct err *e);
+    /* A child that exec started was killed and reaped: end the command that it left inside. NULL: it leaves none. */
+    void (*exec_killed)(const struct inst_run *run);
     /* Size of the terminal. */
     int (*resize)(struct inst_run *run, unsigned columns, unsigned rows);
     /* Figures of now: {"cpu_ns", "memory", "memory_limit", "pids", "net": {...}, "block": {...}}. */

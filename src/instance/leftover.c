@@ -113,7 +113,7 @@ static int stat_field(const char *p, unsigned n, uint64_t *ret)
 
 int inst_process_stats(pid_t pid, struct inst_process_stats *ret_stats)
 {
-    uint64_t user = 0, system = 0, threads = 0, pages = 0;
+    uint64_t parent = 0, user = 0, system = 0, threads = 0, pages = 0;
     struct buf text;
     const char *p;
     int r = pid > 0 ? leftover_read(pid, "stat", &text) : -ESRCH;
@@ -122,12 +122,14 @@ int inst_process_stats(pid_t pid, struct inst_process_stats *ret_stats)
         return r;
     /* The name is in parentheses and may hold anything, these too. */
     p = r == 0 ? strrchr((const char *)text.data, ')') : NULL;
-    if (r == 0 && (!p || p[1] != ' ' || stat_field(p + 2, 14, &user) < 0 || stat_field(p + 2, 15, &system) < 0 ||
-                   stat_field(p + 2, 20, &threads) < 0 || stat_field(p + 2, 24, &pages) < 0))
+    if (r == 0 && (!p || p[1] != ' ' || stat_field(p + 2, 4, &parent) < 0 || stat_field(p + 2, 14, &user) < 0 ||
+                   stat_field(p + 2, 15, &system) < 0 || stat_field(p + 2, 20, &threads) < 0 ||
+                   stat_field(p + 2, 24, &pages) < 0))
         r = -EBADMSG;
     buf_done(&text);
     if (r < 0)
         return r;
+    ret_stats->parent = (pid_t)parent;
     ret_stats->cpu_ns = (user + system) * (1000000000ULL / (uint64_t)sysconf(_SC_CLK_TCK));
     ret_stats->resident = pages * (uint64_t)sysconf(_SC_PAGESIZE);
     ret_stats->threads = threads;

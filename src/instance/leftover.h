@@ -15,6 +15,7 @@
 int inst_kill_leftover(const char *id, const char *program) MUST_USE;
 
 struct inst_process_stats {
+    pid_t parent;
     uint64_t cpu_ns, resident; /* bytes */
     uint64_t threads;
 };

@@ -148,25 +148,24 @@ static ino_t log_inode(FILE *f)
     return f && fstat(fileno(f), &st) == 0 ? st.st_ino : 0;
 }
 
-/* The piece that is newer than f; NULL: f is the newest. */
+/* The oldest piece that is newer than f, of all where that is NULL or has been removed; NULL: f is the newest. In the
+ * middle of a rotation, where a writer may have been killed, one piece is missing between others. */
 static FILE *log_newer(const char *dir, FILE *f)
 {
     FILE *newer = NULL;
+    unsigned missing = 0;
 
-    for (unsigned piece = 0; piece < LOG_PIECES_MAX; piece++) {
+    for (unsigned piece = 0; piece < LOG_PIECES_MAX && missing < 2; piece++) {
         FILE *next = log_open(dir, piece);
-        bool same = next && log_inode(next) == log_inode(f);
 
-        if (!next || same) {
-            if (next)
-                fclose(next);
-            if (same || piece > 0)
-                return newer; /* f has been removed: the oldest that is left comes next */
-            return NULL;
+        missing = next ? 0 : missing + 1;
+        if (next && f && log_inode(next) == log_inode(f)) {
+            fclose(next);
+            break;
         }
-        if (newer)
+        if (next && newer)
             fclose(newer);
-        newer = next;
+        newer = next ? next : newer;
     }
     return newer;
 }
@@ -174,19 +173,9 @@ static FILE *log_newer(const char *dir, FILE *f)
 /* All pieces, from the oldest on; *ret_last: the newest, open, at its end. */
 static int log_all(struct log_reading *l, FILE **ret_last)
 {
-    FILE *f = NULL;
-    unsigned oldest = 0;
+    FILE *f = log_newer(l->dir, NULL);
     int r = 0;
 
-    for (unsigned piece = 0; piece < LOG_PIECES_MAX; piece++) {
-        FILE *try = log_open(l->dir, piece);
-
-        if (!try)
-            break;
-        fclose(try);
-        oldest = piece;
-    }
-    f = log_open(l->dir, oldest);
     while (f && r == 0) {
         FILE *newer;
 

@@ -139,6 +139,25 @@ int inst_try_lock(const char *id, struct sys_place *ret_place, struct err *e)
     return r < 0 ? r : place_try(root, name, false, ret_place, e);
 }
 
+int inst_lock_spec(const char *id, struct sys_place *ret_place, struct err *e)
+{
+    const struct timespec nap = { .tv_nsec = PLACE_NAP_NS };
+    uint64_t end = sys_now_ns() + PLACE_WAIT_NS;
+    char root[INST_PATH_MAX], name[INST_ID_SHORT + 8];
+    int r = inst_run_root(root, e);
+
+    if (r < 0)
+        return r;
+    snprintf(name, sizeof(name), "%.*s-spec", INST_ID_SHORT, id);
+    while ((r = place_try(root, name, false, ret_place, e)) == -EBUSY && (!e || e->code == 0)) {
+        if (sys_now_ns() > end)
+            return err_set(e, ETIMEDOUT, "instance %.*s is being changed by another process that does not end",
+                           INST_ID_SHORT, id);
+        nanosleep(&nap, NULL);
+    }
+    return r;
+}
+
 int inst_take_place(const char *id, struct sys_place *ret_place, struct err *e)
 {
     int r = place_wait(id, true, ret_place, e);

@@ -25,6 +25,9 @@ void inst_short_id(const char *id, char ret_id[INST_ID_SHORT + 1]);
 int inst_lock(const char *id, struct sys_place *ret_place, struct err *e) MUST_USE;
 /* The same without waiting. -EBUSY without text: it runs, or somebody works on it. */
 int inst_try_lock(const char *id, struct sys_place *ret_place, struct err *e) MUST_USE;
+/* Be the only one who changes the specification of an instance, whether it runs or not: from reading it to storing it.
+ * Waits; comes before inst_lock. Errors with text. */
+int inst_lock_spec(const char *id, struct sys_place *ret_place, struct err *e) MUST_USE;
 /* Take the place of the supervisor: lock and socket. -EBUSY with text: it runs already. */
 int inst_take_place(const char *id, struct sys_place *ret_place, struct err *e) MUST_USE;
 /* Connect to the supervisor. -ENOENT without text: none runs. */

@@ -212,7 +212,11 @@ static int conn_stats(struct shim *s, json_object **ret_stats, struct err *e)
 
 static int conn_resize(struct shim *s, const struct shim_msg_request *r, struct err *e)
 {
-    int res = s->state == SHIM_RUNNING ? s->ops->resize(&s->run, r->columns, r->rows) : 0;
+    int res;
+
+    s->columns = r->columns; /* the next run begins with it */
+    s->rows = r->rows;
+    res = s->state == SHIM_RUNNING ? s->ops->resize(&s->run, r->columns, r->rows) : 0;
 
     return res < 0 ? err_set(e, -res, "%s: cannot set the size of its terminal: %s", s->instance.name, strerror(-res))
                    : 0;

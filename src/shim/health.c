@@ -15,8 +15,9 @@ struct shim_health {
     enum health_state state;
     unsigned failures; /* in a row */
     uint64_t began_ns;
-    pid_t pid; /* of the check that runs; 0: none */
-    bool late; /* it was killed for taking too long */
+    pid_t pid;  /* of the check that runs; 0: none */
+    pid_t gone; /* of one that was killed and does not count; 0: none */
+    bool late;  /* it was killed for taking too long */
     struct loop_timer *next, *limit;
 };
 
@@ -100,8 +101,17 @@ static void health_late(void *opaque)
 
 bool shim_health_reaped(struct shim_health *h, pid_t pid, int status)
 {
-    if (h->pid == 0 || pid != h->pid)
+    const struct shim *s = h->shim;
+    bool counts = pid == h->pid;
+
+    if (pid <= 0 || (!counts && pid != h->gone))
         return false;
+    if (WIFSIGNALED(status) && s->state == SHIM_RUNNING && s->ops->exec_killed)
+        s->ops->exec_killed(&s->run);
+    if (!counts) {
+        h->gone = 0;
+        return true;
+    }
     h->pid = 0;
     if (h->state != HEALTH_NONE)
         health_result(h, !h->late && WIFEXITED(status) && WEXITSTATUS(status) == 0);
@@ -153,9 +163,10 @@ void shim_health_end(struct shim_health *h)
 {
     loop_timer_set(h->next, 0);
     loop_timer_set(h->limit, 0);
-    if (h->pid)
+    if (h->pid) {
         kill(h->pid, SIGKILL);
-    h->pid =
-        0; /* the check that runs counts no more; it is reaped like others, and the next one need not wait for that */
+        h->gone = h->pid; /* it counts no more, and the next one need not wait for its end */
+    }
+    h->pid = 0;
     h->state = HEALTH_NONE;
 }

@@ -187,6 +187,7 @@ static int main_begin(struct shim *s, const char *id, struct shim_conn *starter,
     if (r == 0)
         r = main_load(s, id, e);
     s->before = s->instance.status;
+    s->wanted_before = s->instance.wanted;
     if (r == 0 && s->before == STORE_INST_SAVED)
         r = main_check_saved(s, e);
     if (r == 0)
@@ -213,7 +214,7 @@ static void main_failed(struct shim *s, const struct err *e)
         return;
     s->instance.status =
         s->before == STORE_INST_SAVED && s->ops->saved && !s->ops->saved(&s->run) ? STORE_INST_EXITED : s->before;
-    s->instance.wanted = false;
+    s->instance.wanted = s->wanted_before; /* what failed at this boot is started at the next one */
     snprintf(s->instance.error, sizeof(s->instance.error), "%s", e->text);
     (void)!shim_record(s, NULL, &ignored);
 }

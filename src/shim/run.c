@@ -93,9 +93,11 @@ int shim_run_begin(struct shim *s, struct shim_conn *starter, struct err *e)
         return r;
     s->state = SHIM_STARTING;
     s->stop_asked = s->restart_asked = s->final_kill = s->paused = false;
-    r = s->ops->prepare(&s->run, e);
-    if (r == 0 && starter)
+    if (starter)
         shim_conn_serve_queued(starter);
+    s->run.columns = s->columns;
+    s->run.rows = s->rows;
+    r = s->ops->prepare(&s->run, e);
     if (r == 0)
         r = run_start(s, e);
     if (r == 0) {

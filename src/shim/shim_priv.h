@@ -37,6 +37,8 @@ struct shim {
     struct shim_health *health;
     enum shim_state state;
     enum store_inst_status before; /* of the row, when this supervisor began */
+    bool wanted_before;
+    unsigned columns, rows; /* of the terminal, as who is attached last said; 0: nobody did */
     bool paused;
     bool stop_asked;                 /* the run is to end, whatever the policy says */
     bool restart_asked;              /* and another one is to begin */

@@ -270,6 +270,22 @@ def fuse_life(c):
     c('rm', '-f', 'f', 'g')
 
 
+def health_life(c):
+    """A check that takes too long, or is given up, ends inside as well."""
+    c.start('h', '--health-cmd', 'exec sleep 12345', '--health-timeout', '100ms', '--health-interval', '100ms', 'img', 'sleep', '1000')
+    until('unhealthy', lambda: c.inspect('h')['health'] == 'unhealthy')
+    checks = lambda: c('exec', 'h', 'ps').count('sleep 12345')
+    until('one check at most', lambda: checks() <= 1)
+    for _ in range(3):
+        c('update', '--health-timeout', '1m', 'h')
+        until('a check', checks)
+        c('update', '--health-timeout', '2m', 'h')
+    c('update', '--health-cmd', 'none', 'h')
+    until('no check', lambda: checks() == 0)
+    expect('the container', c('exec', 'h', 'ps').count('sleep 1000'), 1)
+    c('rm', '-f', 'h')
+
+
 def fuse_missing(c):
     """The error names the package."""
     folder = f'{WORK}/few-programs'

@@ -159,6 +159,24 @@ def diff():
     c('volume', 'rm', 'v1')
 
 
+def unrepaired():
+    """What is left of one and cannot be removed is told, and keeps nobody from work on another."""
+    c.start('u', 'img', 'sleep', '1000')
+    c.start('keep', 'img', 'sleep', '1000')
+    c('stop', '-t', '0', 'keep')
+    left = c.inspect('u')
+    os.makedirs(f'{left["directory"]}/mount')
+    subprocess.run(['mount', '-t', 'tmpfs', 't', f'{left["directory"]}/mount'], check=True)
+    done = c('rm', '-f', 'u', status=None, errors=True)
+    expect('it cannot be removed', done, re.compile('mounted there'))
+    said = c('commit', 'keep', 'kept', errors=True)
+    subprocess.run(['umount', f'{left["directory"]}/mount'], check=True)
+    expect('a warning', said, re.compile('^caisson: warning: .*mounted there'))
+    c('rm', 'keep')
+    c('image', 'rm', 'kept')
+    nothing_left('unrepaired', c, [left['id']])
+
+
 def volumes():
     c('volume', 'create', '--label', 'x=y', 'v')
     c('volume', 'create', 'v', status=4)
@@ -235,4 +253,4 @@ def nested_store():
     nested_life(*nested('nested'))
 
 
-main((cp, tar, hostile, diff, snapshots, volumes, fuse, nested_store))
+main((cp, tar, hostile, diff, unrepaired, snapshots, volumes, fuse, nested_store))

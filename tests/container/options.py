@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Options of run, seen from inside, and beside Podman where it says something: options.py [CASE...]"""
 import os
+import pty
 import re
 import subprocess
+import termios
 import time
 
-from common import CAISSON, WORK, Caisson, Podman, Skip, expect, main, nothing_left, until
+from common import CAISSON, WORK, Caisson, Podman, Skip, expect, health_life, main, nothing_left, until
 
 c = Caisson()
 
@@ -226,4 +228,30 @@ def life():
     nothing_left('life', c, [i, k])
 
 
-main((same, ours, limits, codes, slow, bad, update, life))
+def on_terminal(*args):
+    """What the program writes to a terminal of 33 lines and 99 columns."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (33, 99))
+    done = subprocess.run([CAISSON, *args], env=c.env, stdin=theirs, stdout=theirs, stderr=theirs, check=False, timeout=300)
+    os.close(theirs)
+    text = os.read(ours, 4096).decode()
+    os.close(ours)
+    return done.returncode, text.split()
+
+
+def size():
+    """A program finds the size of the terminal from its first moment on."""
+    expect('run -it', on_terminal('run', '--rm', '-it', '--network', 'none', 'img', 'stty', 'size'), (0, ['33', '99']))
+    c('create', '--name', 'z', '-it', '--network', 'none', 'img', 'stty', 'size')
+    expect('start -ai', on_terminal('start', '-ai', 'z'), (0, ['33', '99']))
+    c('rm', 'z')
+    c.start('z', 'img', 'sleep', '1000')
+    expect('exec -it', on_terminal('exec', '-it', 'z', 'stty', 'size'), (0, ['33', '99']))
+    c('rm', '-f', 'z')
+
+
+def health():
+    health_life(c)
+
+
+main((same, ours, limits, codes, slow, bad, update, size, health, life))

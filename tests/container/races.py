@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Verbs at the same time, and SIGKILL at any moment of run: races.py [CASE...]"""
+import io
 import os
 import random
 import signal
 import subprocess
+import tarfile
 import threading
 import time
 
-from common import CAISSON, Caisson, expect, main, nothing_left, processes
+from common import CAISSON, Caisson, expect, main, nothing_left, processes, until
 
 c = Caisson()
 ROUNDS = int(os.environ.get('CTR_ROUNDS', '12'))
@@ -44,6 +46,31 @@ def same_name():
     expect('one of three', codes, [0, 125, 125])
     c('rm', '-f', 'n')
     nothing_left('same name', c)
+
+
+def copied():
+    """Nobody starts or removes one that does not run while something is copied into it."""
+    i = c.start('s', 'img', 'sleep', '1000')
+    c('stop', '-t', '0', 's')
+    for verb in (['start'], ['rm']):
+        data = io.BytesIO()
+        with tarfile.open(fileobj=data, mode='w') as t:
+            t.addfile(tarfile.TarInfo('one'))
+        copy = subprocess.Popen([CAISSON, 'cp', '-', 's:/tmp'], env=c.env, stdin=subprocess.PIPE)
+        copy.stdin.write(data.getvalue()[:512])
+        copy.stdin.flush()
+        until('it has begun', lambda: os.path.exists(f'{c.folder}/r/instances/{i[:12]}.lock'))
+        other = subprocess.Popen([CAISSON, *verb, 's'], env=c.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        time.sleep(0.3) # so that it tries
+        expect(f'{verb[0]} waits', other.poll(), None)
+        copy.stdin.write(data.getvalue()[512:])
+        copy.stdin.close()
+        expect('copied', copy.wait(300), 0)
+        expect(f'and then {verb[0]}', other.wait(300), 0)
+        if verb == ['start']:
+            expect('the file', c('exec', 's', 'ls', '/tmp'), 'one\n')
+            c('stop', '-t', '0', 's')
+    nothing_left('copied', c, [i])
 
 
 def killed():
@@ -93,4 +120,4 @@ def environment(pid):
         return ''
 
 
-main((together, same_name, killed))
+main((together, same_name, copied, killed))

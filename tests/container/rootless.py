@@ -12,7 +12,7 @@ import socket
 import stat
 import subprocess
 
-from common import WORK, Caisson, Skip, expect, fuse_life, main, nested, nested_life, nothing_left, until
+from common import WORK, Caisson, Skip, expect, fuse_life, health_life, main, nested, nested_life, nothing_left, until
 
 UID = 54242
 SUB = 1000000
@@ -123,6 +123,10 @@ def killed():
     nothing_left('killed', c, [i])
 
 
+def health():
+    health_life(user())
+
+
 def fuse():
     fuse_life(user())
 
@@ -131,4 +135,4 @@ def nested_store():
     nested_life(*nested('nested', user().prefix, UID))
 
 
-main((life, network, killed, fuse, nested_store))
+main((life, network, killed, health, fuse, nested_store))

@@ -7,6 +7,7 @@ import pty
 import random
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -232,6 +233,33 @@ def case_boot():
     output('rm', '--all')
     check(listed() == {}, 'rm --all')
     check_clean()
+    # One that ends by itself and is removed, before it comes to it, is no failure of --all.
+    make('deaf', 'deaf', stop={'signal': 15, 'timeout_ns': 600_000_000_000})
+    make('brief', remove=True)
+    output('start', 'deaf', 'brief')
+    with subprocess.Popen([lab.CAISSON, 'stop', '--all'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as stop:
+        until(lambda: ('stop', None) in events('deaf'), 'the first stop')
+        output('kill', 'brief')
+        until(lambda: 'brief' not in listed(), 'the removal')
+        output('kill', 'deaf')
+        check(stop.communicate(timeout=lab.TIMEOUT) == ('deaf\n', '') and stop.returncode == 0, f'{stop}')
+    output('rm', 'deaf')
+    # What could not be started at one boot is wanted at the next, what the user starts in vain is not.
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(lab.MACHINE, f'{folder}/kernel')
+        vm = {**lab.document()['vm'], 'kernel': f'{folder}/kernel'}
+        for name in ('wanted', 'stopped'):
+            make(name, vm=vm, restart={'policy': 'unless-stopped'})
+            output('start', name)
+        output('stop', '-t', '0', 'stopped')
+        output('stop', '--all', '--shutdown', '-t', '0')
+        os.rename(f'{folder}/kernel', f'{folder}/gone')
+        for arguments in (['--all', '--boot'], ['stopped']):
+            check(run('start', *arguments).returncode == lab.FAILED, 'a start without its kernel')
+        os.rename(f'{folder}/gone', f'{folder}/kernel')
+        check(output('start', '--all', '--boot') == 'wanted\n', 'the boot after one that failed')
+        output('rm', '-f', 'wanted', 'stopped')
+    check_clean()
     with tempfile.TemporaryDirectory() as folder:
         env = {**os.environ, 'CAISSON_SYSTEMD_DIR': folder}
         check(output('autostart', env=env) == 'disabled\n', 'autostart at first')
@@ -293,8 +321,14 @@ def case_logs():
     with subprocess.Popen([lab.CAISSON, 'logs', '-f', 'web'], stdout=subprocess.PIPE, text=True) as follow:
         check(follow.stdout.readline().startswith('machine up'), 'follow')
         check(follow.stdout.read(6) == 'ready>', 'a line without its end is not shown')
+        check(output('logs', '-f', '--until', '0s', 'web').startswith('machine up') and output('events', '-f', '--until', '1h') == '', '-f --until')
         output('stop', 'web')
         check('power button' in follow.stdout.read() and follow.wait(lab.TIMEOUT) == 0, 'the end of follow')
+    # A full disk is one.
+    for command in (['logs', 'flood'], ['events'], ['start', '-a', 'flood']):
+        with open('/dev/full', 'wb') as full:
+            done = subprocess.run([lab.CAISSON, *command], stdout=full, stderr=subprocess.PIPE, text=True, timeout=lab.TIMEOUT, check=False)
+        check(done.returncode == lab.FAILED and 'No space left' in done.stderr and done.stderr.count('\n') == 1, f'{done}')
     done = subprocess.run(f'{lab.CAISSON} logs flood | head -n 1', shell=True, capture_output=True, text=True,
                           timeout=lab.TIMEOUT, check=False)
     check(done.stdout.count('\n') == 1 and not done.stderr, f'{done}')
@@ -354,8 +388,31 @@ def case_change():
     check_clean()
 
 
+def updates_at_once():
+    """Every change that was acknowledged is there, also of those that were made at once."""
+    for state in ('created', 'running'):
+        web = make('web')
+        if state == 'running':
+            output('start', 'web')
+        updates = [subprocess.Popen([lab.CAISSON, 'update', '--label', f'n{n}={n}', 'web'], stdin=subprocess.DEVNULL,
+                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for n in range(8)]
+        for update in updates:
+            check(update.communicate(timeout=lab.TIMEOUT)[1] == '' and update.returncode == 0, f'{update}')
+        labels = inspect('web')['spec']['labels']
+        check(labels == {f'n{n}': f'{n}' for n in range(8)}, f'{state}: {labels}')
+        output('rm', '-f', web)
+    check_clean()
+
+
+def one_of_each(found):
+    """Whether found is a VMM and a supervisor of each that runs, and nothing else."""
+    pids = {row['pid'] for row in listed().values() if row['pid']}
+    return pids <= set(found) and len(found) == 2 * len(pids)
+
+
 def case_race():
     """Many commands at once on the same two: each ends with a reason, and the list is true afterwards."""
+    updates_at_once()
     choose = random.Random(3)
     commands = (['start'], ['stop', '-t', '0'], ['restart', '-t', '0'], ['kill'], ['pause'], ['resume'], ['rm', '-f'],
                 ['update', '--label', 'a=b'])
@@ -371,8 +428,7 @@ def case_race():
             check(process.returncode in (0, lab.FAILED, lab.NOT_FOUND, lab.CONFLICT), f'{process.args}: {text}')
             check(process.returncode != lab.FAILED or 'while' in text or 'gone' in text or 'answer' in text,
                   f'{process.args}: {text}')
-        found, pids = lab.processes(), {row['pid'] for row in listed().values() if row['pid']}
-        check(pids <= set(found) and len(found) == 2 * len(pids), f'{found} and {pids}')
+        until(lambda: one_of_each(lab.processes()), f'one VMM and one supervisor each: {listed()} {lab.processes()}') # some are ending
     if listed():
         output('rm', '--all', '-f')
     check_clean()

@@ -138,6 +138,29 @@ static void test_rotation(void **state)
     inst_log_free(log);
 }
 
+/* A writer that is killed while it moves the pieces leaves a gap. */
+static void test_gap(void **state)
+{
+    char from[128], to[128];
+    struct inst_log *log;
+
+    (void)state;
+    for (unsigned gap = 0; gap < 3; gap++) {
+        log = open_log(100, 4);
+        for (char text[] = "1 ----------------------------------------\n"; text[0] <= '3'; text[0]++)
+            put(log, text);
+        inst_log_free(log);
+        for (unsigned piece = 3; piece > gap; piece--) {
+            snprintf(from, sizeof(from), piece > 1 ? "%s/log.json.%u" : "%s/log.json", logs, piece - 1);
+            snprintf(to, sizeof(to), "%s/log.json.%u", logs, piece);
+            assert_int_equal(rename(from, to), 0);
+        }
+        assert_int_equal(read_log((struct inst_log_query){ 0 })->entries, 3);
+        assert_int_equal(read_log((struct inst_log_query){ .has_tail = true, .tail = 3 })->text[0], '1');
+        assert_int_equal(state_dir_teardown(NULL) | setup(NULL), 0);
+    }
+}
+
 static void test_query(void **state)
 {
     struct inst_log *log = open_log(0, 1);
@@ -294,6 +317,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_bytes, setup, state_dir_teardown),
         cmocka_unit_test_setup_teardown(test_rotation, setup, state_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_gap, setup, state_dir_teardown),
         cmocka_unit_test_setup_teardown(test_query, setup, state_dir_teardown),
         cmocka_unit_test_setup_teardown(test_times, setup, state_dir_teardown),
         cmocka_unit_test_setup_teardown(test_damaged, setup, state_dir_teardown),

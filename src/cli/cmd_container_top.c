@@ -28,7 +28,7 @@ static const struct cli_column top_columns[] = {
     { .title = "COMMAND", .field = "command" },
     { .title = "HOST PID", .field = "host_pid", .right = true, .extra = true },
 };
-static const struct cli_table top_table = { top_columns, ARRAY_SIZE(top_columns), "host_pid" };
+static const struct cli_table top_table = { top_columns, ARRAY_SIZE(top_columns), "host_pid", false };
 
 /* A small file of /proc, ending with a zero; its length, or -1. */
 static ssize_t top_read(pid_t pid, const char *name, char *text, size_t size)

@@ -41,7 +41,7 @@ static const struct cli_column backups_columns[] = {
     { "FILE", "file", false, false, false },  { "BASE", "base", true, true, false },
     { "ID", "id", false, true, false },       { "INDEX", "index", true, true, false },
 };
-static const struct cli_table backups_table = { backups_columns, ARRAY_SIZE(backups_columns), "point" };
+static const struct cli_table backups_table = { backups_columns, ARRAY_SIZE(backups_columns), "point", false };
 
 /* A row for each disk of each point. */
 static void backups_add_rows(json_object *rows, const struct backup_point *point)

@@ -45,6 +45,7 @@ static const struct cli_table inspect_table = {
     .columns = ls_columns,
     .n_columns = ARRAY_SIZE(ls_columns),
     .id = "name",
+    .open = true,
 };
 
 struct ls {
@@ -54,27 +55,121 @@ struct ls {
     const struct cli_args *args;
 };
 
-/* Whether all --filter and --label hold. */
+/* ---- filters ---- */
+
+/* NAME or NAME=VALUE. */
+static bool ls_has_label(const struct store_instance *i, const char *wanted)
+{
+    size_t len = strlen(wanted);
+
+    for (size_t k = 0; k < i->spec.labels.n; k++) {
+        const char *label = i->spec.labels.at[k];
+
+        if (strncmp(label, wanted, len) == 0 && (label[len] == '\0' || (label[len] == '=' && !strchr(wanted, '='))))
+            return true;
+    }
+    return false;
+}
+
+/* An image by its whole name, or without what is added where nothing is said. */
+static bool ls_is_image(const char *image, const char *wanted)
+{
+    const char *local = "localhost/", *latest = ":latest";
+    size_t len = strlen(wanted);
+
+    if (strncmp(image, local, strlen(local)) == 0 && strncmp(wanted, local, strlen(local)) != 0)
+        image += strlen(local);
+    return strncmp(image, wanted, len) == 0 && (image[len] == '\0' || strcmp(image + len, latest) == 0);
+}
+
+static bool ls_is_part(const char *text, const char *wanted)
+{
+    return strstr(text, wanted) != NULL;
+}
+
+static bool ls_is_begin(const char *text, const char *wanted)
+{
+    return strncmp(text, wanted, strlen(wanted)) == 0;
+}
+
+static bool ls_is_same(const char *text, const char *wanted)
+{
+    return strcmp(text, wanted) == 0;
+}
+
+/* How --filter KEY=VALUE compares VALUE with a row's field; label is none. */
+static const struct ls_filter {
+    const char *key, *field;
+    bool (*matches)(const char *text, const char *wanted);
+} ls_filters[] = {
+    { "name", "name", ls_is_part },       { "id", "id", ls_is_begin },       { "image", "image", ls_is_image },
+    { "ancestor", "image", ls_is_image }, { "status", "state", ls_is_same }, { "type", "type", ls_is_same },
+    { "health", "health", ls_is_same },   { "label", NULL, NULL },
+};
+
+/* The filter of an option and *ret_value, what is wanted; NULL: it is none. */
+static const struct ls_filter *ls_filter_of(const struct cli_given *g, const char **ret_value)
+{
+    size_t len = strcspn(g->value ? g->value : "", "=");
+
+    for (size_t i = 0; strcmp(g->option->name, "filter") == 0 && i < ARRAY_SIZE(ls_filters); i++) {
+        if (strlen(ls_filters[i].key) == len && strncmp(g->value, ls_filters[i].key, len) == 0 && g->value[len]) {
+            *ret_value = g->value + len + 1;
+            return &ls_filters[i];
+        }
+    }
+    return NULL;
+}
+
+static int ls_check_filters(const struct cli_args *args, struct err *e)
+{
+    const char *value;
+
+    for (size_t n = 0; n < args->n_given; n++) {
+        const struct cli_given *g = &args->given[n];
+
+        if (strcmp(g->option->name, "filter") == 0 && !ls_filter_of(g, &value))
+            return err_set(e, EINVAL,
+                           "--filter %.60s: not KEY=VALUE with one of name, id, image, status, type, health, label",
+                           g->value);
+    }
+    return 0;
+}
+
 static bool ls_has_labels(const struct ls *l, const struct store_instance *i)
 {
     for (size_t n = 0; n < l->args->n_given; n++) {
         const struct cli_given *g = &l->args->given[n];
-        bool found = false;
+        const char *value = g->value;
+        const struct ls_filter *f = ls_filter_of(g, &value);
 
-        if (strcmp(g->option->name, "label") != 0)
-            continue;
-        for (size_t k = 0; k < i->spec.labels.n && !found; k++) {
-            const char *label = i->spec.labels.at[k];
-            size_t len = strlen(g->value);
-
-            found = strncmp(label, g->value, len) == 0 &&
-                    (label[len] == '\0' || (label[len] == '=' && !strchr(g->value, '=')));
-        }
-        if (!found)
+        if ((strcmp(g->option->name, "label") == 0 || (f && !f->field)) && !ls_has_label(i, value))
             return false;
     }
     return true;
 }
+
+/* Whether a row has for each field that filters name one of their values. */
+static bool ls_matches(const struct ls *l, json_object *row)
+{
+    bool asked[ARRAY_SIZE(ls_filters)] = { false }, found[ARRAY_SIZE(ls_filters)] = { false };
+
+    for (size_t n = 0; n < l->args->n_given; n++) {
+        const char *value, *text;
+        const struct ls_filter *f = ls_filter_of(&l->args->given[n], &value);
+        json_object *v = NULL;
+
+        if (!f || !f->field)
+            continue;
+        json_object_object_get_ex(row, f->field, &v);
+        text = json_object_is_type(v, json_type_string) ? json_object_get_string(v) : "";
+        asked[f - ls_filters] = true;
+        found[f - ls_filters] = found[f - ls_filters] || f->matches(text, value);
+    }
+    return memcmp(asked, found, sizeof(asked)) == 0;
+}
+
+/* ---- ls ---- */
 
 static int ls_add(void *opaque, const struct store_instance *i)
 {
@@ -88,6 +183,10 @@ static int ls_add(void *opaque, const struct store_instance *i)
     if (l->running && !info.alive)
         return 0;
     row = cli_inst_row(i, &info, false);
+    if (row && !ls_matches(l, row)) {
+        json_object_put(row);
+        return 0;
+    }
     return row && json_object_array_add(l->rows, row) == 0 ? 0 : -ENOMEM;
 }
 
@@ -96,9 +195,19 @@ static int ls_run(const struct cli_args *args, json_object *rows, struct err *e)
     struct ls l = {
         .rows = rows, .type = cli_value(args, "type"), .running = cli_value(args, "running") != NULL, .args = args
     };
+    struct cli_column whole[ARRAY_SIZE(ls_columns)];
+    struct cli_table table = ls_table;
     AUTO(store) struct store *store = NULL;
     int r = cli_table_check(&ls_table, args, e);
 
+    if (cli_value(args, "no-trunc")) {
+        memcpy(whole, ls_columns, sizeof(whole));
+        for (size_t i = 0; i < ARRAY_SIZE(whole); i++)
+            whole[i].cell = whole[i].cell == CLI_CELL_ID ? CLI_CELL_PLAIN : whole[i].cell;
+        table.columns = whole;
+    }
+    if (r == 0)
+        r = ls_check_filters(args, e);
     if (r == 0 && l.type && strcmp(l.type, "vm") != 0 && strcmp(l.type, "container") != 0)
         r = err_set(e, EINVAL, "--type %s: unknown; use vm or container", l.type);
     if (r == 0)
@@ -107,7 +216,7 @@ static int ls_run(const struct cli_args *args, json_object *rows, struct err *e)
         r = store_instance_each(store, ls_add, &l, e);
     if (r == -ENOMEM)
         err_set(e, ENOMEM, "out of memory");
-    return r < 0 ? r : cli_table_print(&ls_table, rows, args, stdout, e);
+    return r < 0 ? r : cli_table_print(&table, rows, args, stdout, e);
 }
 
 int cli_cmd_instance_ls(const struct cli_args *args)

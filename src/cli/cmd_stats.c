@@ -31,7 +31,7 @@ static const struct cli_column stats_columns[] = {
     { .title = "CPU TIME", .field = "cpu_ns", .right = true, .extra = true },
     { .title = "FULL ID", .field = "id", .extra = true },
 };
-static const struct cli_table stats_table = { stats_columns, ARRAY_SIZE(stats_columns), "short_id" };
+static const struct cli_table stats_table = { stats_columns, ARRAY_SIZE(stats_columns), "short_id", false };
 
 struct stats_one {
     struct store_instance i;
@@ -151,6 +151,9 @@ static json_object *stats_row(struct stats_one *one, bool all)
     json_object_object_add(row, "cpu_percent", json_object_new_double_s(percent, text));
     stats_move(figures, NULL, "memory", row);
     stats_move(figures, NULL, "memory_limit", row);
+    json_object_object_get_ex(row, "memory_limit", &v);
+    if (json_object_get_uint64(v) == 0)
+        json_object_object_add(row, "memory_limit", NULL); /* none */
     stats_move(figures, NULL, "pids", row);
     stats_move(figures, "net", "rx_bytes", row);
     stats_move(figures, "net", "tx_bytes", row);

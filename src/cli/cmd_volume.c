@@ -26,7 +26,7 @@ static const struct cli_column volume_columns[] = {
     { .title = "PATH", .field = "path", .extra = true },
     { .title = "INSTANCE", .field = "instance", .extra = true },
 };
-static const struct cli_table volume_table = { volume_columns, ARRAY_SIZE(volume_columns), "name" };
+static const struct cli_table volume_table = { volume_columns, ARRAY_SIZE(volume_columns), "name", false };
 
 /* Files in volumes may belong to any id of the user's. */
 static int volume_become_owner(struct err *e)

@@ -34,12 +34,18 @@ static const struct cli_option kill_options[] = {
 static const struct cli_option rm_options[] = {
     OPTION_ALL,
     { "force", 'f', NULL, "also one that runs: it ends at once", NULL, false },
+    { "ignore", 'i', NULL, "a name that nobody has is no error", NULL, false },
 };
 static const struct cli_option ls_options[] = {
     { "all", 'a', NULL, "all of them (the default)", NULL, false },
     { "running", 'r', NULL, "those that run only", NULL, false },
     { "type", 0, "vm|container", "those of one type only", "vm container", false },
     { "label", 0, "NAME[=VALUE]", "those that have this label only", NULL, true },
+    { "filter", 'f', "KEY=VALUE",
+      "those only whose name, id, image, status, type, health or label is so; several of one key are alternatives, of "
+      "label all must hold",
+      "name= id= image= status= type= health= label=", true },
+    { "no-trunc", 0, NULL, "print ids whole", NULL, false },
     CLI_TABLE_OPTIONS,
 };
 static const struct cli_option inspect_options[] = { CLI_INSPECT_OPTIONS };

@@ -136,13 +136,15 @@ static bool inst_is_out(const struct cli_inst_verb *v, struct store *s, const ch
     return out;
 }
 
-static int inst_do_one(const struct cli_inst_verb *v, struct store *s, const char *name, bool all)
+static int inst_do_one(const struct cli_inst_verb *v, struct store *s, const char *name, bool all, bool ignore)
 {
     AUTO_FREE struct store_instance *i = malloc(sizeof(*i));
     struct err e = { 0 };
     char shown[PROTO_NAME_MAX + 1];
     int r = i ? store_instance_get(s, name, i, &e) : err_set(&e, ENOMEM, "out of memory");
 
+    if (r == -ENOENT && ignore)
+        return EXIT_CODE_OK;
     if (r == 0) {
         snprintf(shown, sizeof(shown), "%s", i->name);
         r = v->fn(v->opaque, s, i, &e);
@@ -157,7 +159,7 @@ int cli_inst_each(const struct cli_args *args, const struct cli_inst_verb *v)
 {
     struct inst_list list = { .verb = v };
     AUTO(store) struct store *store = NULL;
-    bool all = cli_value(args, "all") != NULL;
+    bool all = cli_value(args, "all") != NULL, ignore = cli_value(args, "ignore") != NULL;
     struct err e = { 0 };
     int code = EXIT_CODE_OK, r = 0;
 
@@ -174,7 +176,7 @@ int cli_inst_each(const struct cli_args *args, const struct cli_inst_verb *v)
     if (r < 0)
         code = cli_fail(&e);
     for (size_t n = 0; r == 0 && n < (all ? list.n : (size_t)args->n_operands); n++) {
-        int failed = inst_do_one(v, store, all ? list.ids[n] : args->operands[n], all);
+        int failed = inst_do_one(v, store, all ? list.ids[n] : args->operands[n], all, ignore);
 
         code = code == EXIT_CODE_OK ? failed : code;
         fflush(stdout);

@@ -24,8 +24,9 @@ int cli_inst_one(const struct cli_args *args, int index, struct store **ret_stor
                  struct err *e) MUST_USE;
 
 /* For every instance that the operands name, or all with --all: fn, and its name on stdout where that returns 0; 1 is
- * success without a line. Errors are printed, the others are done all the same. Returns the exit code: that of the
- * first error. verb: for the error where none is named. wants (may be NULL): which of all. */
+ * success without a line. With --ignore, a name that nobody has is passed over. Errors are printed, the others are done
+ * all the same. Returns the exit code: that of the first error. verb: for the error where none is named. wants (may be
+ * NULL): which of all. */
 struct cli_inst_verb {
     const char *verb;
     bool (*wants)(const struct store_instance *i, const struct inst_info *info);

@@ -1,5 +1,6 @@
 #include "cli/table.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <json-c/json.h>
 #include <stdlib.h>
@@ -7,6 +8,7 @@
 
 #include "base/buf.h"
 #include "base/cleanup.h"
+#include "base/num.h"
 #include "base/word.h"
 #include "cli/cell.h"
 #include "cli/command.h"
@@ -74,13 +76,11 @@ static void table_append_value(struct buf *b, json_object *v, bool for_people)
     }
 }
 
-/* The text of a field of a row; malloc'd. */
-static int table_cell(json_object *row, const char *field, bool for_people, char **ret_text, struct err *e)
+/* The text of what a row has as field; malloc'd. */
+static int table_value_cell(json_object *v, const char *field, bool for_people, char **ret_text, struct err *e)
 {
-    json_object *v = NULL;
     struct buf b;
 
-    json_object_object_get_ex(row, field, &v);
     buf_init(&b, TABLE_CELL_MAX);
     table_append_value(&b, v, for_people);
     buf_append(&b, "", 1);
@@ -93,6 +93,14 @@ static int table_cell(json_object *row, const char *field, bool for_people, char
     }
     *ret_text = (char *)b.data;
     return 0;
+}
+
+static int table_cell(json_object *row, const char *field, bool for_people, char **ret_text, struct err *e)
+{
+    json_object *v = NULL;
+
+    json_object_object_get_ex(row, field, &v);
+    return table_value_cell(v, field, for_people, ret_text, e);
 }
 
 /* A cell of a table for people. */
@@ -127,16 +135,39 @@ static const char *table_field_at(const void *opaque, size_t i)
     return i < t->n_columns ? t->columns[i].field : NULL;
 }
 
+/* Fields may be written as users of Docker do: ".ExitCode", ".Names". */
+static bool table_is_field(const char *field, const char *word, size_t len)
+{
+    size_t i = len > 0 && word[0] == '.';
+
+    for (; i < len && *field; i++) {
+        if (*field == '_' && word[i] != '_')
+            field++;
+        if (tolower((unsigned char)word[i]) != (unsigned char)*field)
+            return false;
+        field++;
+    }
+    return !*field && (i == len || (i + 1 == len && tolower((unsigned char)word[i]) == 's'));
+}
+
+static const struct cli_column *table_look(const struct cli_table *t, const char *word, size_t len)
+{
+    for (size_t i = 0; i < t->n_columns; i++) {
+        if (table_is_field(t->columns[i].field, word, len))
+            return &t->columns[i];
+    }
+    return NULL;
+}
+
 static const struct cli_column *table_find(const struct cli_table *t, const char *field, size_t len, struct err *e)
 {
+    const struct cli_column *found = table_look(t, field, len);
     char word[64], list[256] = "";
     const char *near;
     size_t used = 0;
 
-    for (size_t i = 0; i < t->n_columns; i++) {
-        if (strlen(t->columns[i].field) == len && memcmp(t->columns[i].field, field, len) == 0)
-            return &t->columns[i];
-    }
+    if (found)
+        return found;
     for (size_t i = 0; i < t->n_columns && used < sizeof(list); i++)
         used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", i ? ", " : "", t->columns[i].field);
     snprintf(word, sizeof(word), "%.*s", (int)MIN(len, sizeof(word) - 1), field);
@@ -165,14 +196,57 @@ static int table_plan_fields(struct table_plan *plan, const char *list, struct e
     }
 }
 
+/* What a path of members, and of numbers in lists, leads to. */
+static bool table_walk(json_object *at, const char *path, size_t len, json_object **ret_v)
+{
+    const char *end = path + len;
+    bool found = true;
+
+    for (const char *p = path + (*path == '.'); found && p < end;) {
+        size_t n = MIN(strcspn(p, "."), (size_t)(end - p));
+        char key[64];
+        uint64_t i;
+
+        snprintf(key, sizeof(key), "%.*s", (int)MIN(n, sizeof(key) - 1), p);
+        if (json_object_is_type(at, json_type_array)) {
+            found = num_parse_u64(key, 0, INT32_MAX, &i) == 0 && i < json_object_array_length(at);
+            at = found ? json_object_array_get_idx(at, i) : NULL;
+        } else {
+            found = json_object_is_type(at, json_type_object) && json_object_object_get_ex(at, key, &at);
+        }
+        p += n + (p + n < end);
+    }
+    *ret_v = at;
+    return found;
+}
+
+/* One {{FIELD}} of a template. row NULL: only whether it can be known. */
+static int table_template_field(const struct table_plan *plan, json_object *row, const char *word, size_t len,
+                                struct buf *out, struct err *e)
+{
+    const struct cli_column *c = table_look(plan->table, word, len);
+    AUTO_FREE char *cell = NULL;
+    json_object *v = NULL;
+    int r;
+
+    if (!row && (c || plan->table->open))
+        return 0;
+    if (c)
+        json_object_object_get_ex(row, c->field, &v);
+    else if (!row || !plan->table->open || !table_walk(row, word, len, &v))
+        return table_find(plan->table, word, len, e) ? 0 : -EINVAL;
+    r = table_value_cell(v, c ? c->field : "of the template", false, &cell, e);
+    if (r == 0)
+        buf_append_str(out, cell);
+    return r;
+}
+
 /* A template: {{FIELD}}, \n, \t and \\; everything else stands for itself. Both checks it and, with a row, writes it.
  */
 static int table_template(const struct table_plan *plan, json_object *row, struct buf *out, struct err *e)
 {
     for (const char *p = plan->pattern; *p; p++) {
         const char *end = strncmp(p, "{{", 2) == 0 ? strstr(p, "}}") : NULL;
-        AUTO_FREE char *cell = NULL;
-        const struct cli_column *c;
         int r;
 
         if (p[0] == '\\' && p[1] && strchr("nt\\", p[1])) {
@@ -188,14 +262,9 @@ static int table_template(const struct table_plan *plan, json_object *row, struc
                 buf_append(out, p, 1);
             continue;
         }
-        c = table_find(plan->table, p + 2, (size_t)(end - p - 2), e);
-        if (!c)
-            return -EINVAL;
-        r = row ? table_cell(row, c->field, false, &cell, e) : 0;
+        r = table_template_field(plan, row, p + 2, (size_t)(end - p - 2), out, e);
         if (r < 0)
             return r;
-        if (row)
-            buf_append_str(out, cell);
         p = end + 1;
     }
     return 0;
@@ -216,6 +285,10 @@ static int table_make_plan(const struct cli_table *t, const struct cli_args *arg
     }
     if (!format)
         return 0;
+    if (strcmp(format, "json") == 0) {
+        plan->kind = TABLE_JSON;
+        return 0;
+    }
     if (strstr(format, "{{")) {
         plan->kind = TABLE_TEMPLATE;
         plan->pattern = format;

@@ -41,19 +41,21 @@ struct cli_table {
     const struct cli_column *columns;
     size_t n_columns; /* <= CLI_TABLE_COLUMNS_MAX */
     const char *id;   /* the field that -q prints */
+    bool open;        /* a template may name any member of the rows, also by a path: {{spec.labels}} */
 };
 
 /* Rows of the command table that every command with a list has; and those of an inspect that takes --format. */
 #define CLI_TABLE_OPTIONS                                   \
-    CLI_INSPECT_OPTIONS,                                    \
+    CLI_FORMAT_OPTIONS(0),                                  \
     {                                                       \
         "quiet", 'q', NULL, "print names only", NULL, false \
     }
-#define CLI_INSPECT_OPTIONS                                                                          \
-    { "json", 0, NULL, "print JSON: an array of objects with all fields", NULL, false },             \
-    {                                                                                                \
-        "format", 0, "FIELD[,FIELD]...|csv[:FIELD,...]|TEMPLATE",                                    \
-            "print these fields, CSV, or a line for each by a template with {{FIELD}}", "csv", false \
+#define CLI_INSPECT_OPTIONS CLI_FORMAT_OPTIONS('f')
+#define CLI_FORMAT_OPTIONS(letter)                                                                              \
+    { "json", 0, NULL, "print JSON: an array of objects with all fields", NULL, false },                        \
+    {                                                                                                           \
+        "format", letter, "FIELD[,FIELD]...|csv[:FIELD,...]|json|TEMPLATE",                                     \
+            "print these fields, CSV, JSON, or a line for each by a template with {{FIELD}}", "csv json", false \
     }
 
 /* Check the options of the above kind before the work is done: exclude each other, known fields. -EINVAL with text. */

@@ -123,8 +123,9 @@ static void create_launch_names(struct oci_create *c)
     l->state_fd[0] = c->root_fd;
     l->state_fd[1] = c->dir_fd;
     l->bundle = c->bundle;
-    /* Root of a new user namespace may not raise them, and needs descriptors for what is prepared for it. */
-    l->late_rlimits = geteuid() == 0 && c->spec->ns[OCI_NS_USER].wanted && !c->spec->ns[OCI_NS_USER].path;
+    /* The first process needs descriptors for what it prepares, and as root of a new user namespace may not raise them.
+     */
+    l->late_rlimits = geteuid() == 0;
     l->late_limits = oci_flag(c->args, OCI_OPT_SYSTEMD_CGROUP);
     l->rootfs = c->rootfs;
 }

@@ -135,7 +135,6 @@ static void wait_raw(struct wait_loop *w)
     wait_resize(w->terminal);
     raw = w->saved;
     cfmakeraw(&raw);
-    raw.c_oflag |= OPOST;
     w->tty = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
 }
 

@@ -98,6 +98,10 @@ def limits():
     for what, (options, file) in LIMITS.items():
         args = [*options, 'img', 'cat', f'/sys/fs/cgroup/{file}']
         expect(what, c.run(*args), podman.run(*args))
+    expect('no descriptors to spare', c.run('--ulimit', 'nofile=4:4', 'img', 'sh', '-c', 'ulimit -n'), '4\n')
+    c.start('l', 'img', 'sleep', '1000')
+    expect('stats without a limit', c('stats', '--no-stream', '--format', '{{name}} {{memory_limit}}', 'l'), 'l \n')
+    c('rm', '-f', 'l')
 
 
 def codes():
@@ -236,17 +240,17 @@ def on_terminal(*args):
     os.close(theirs)
     text = os.read(ours, 4096).decode()
     os.close(ours)
-    return done.returncode, text.split()
+    return done.returncode, text
 
 
 def size():
-    """A program finds the size of the terminal from its first moment on."""
-    expect('run -it', on_terminal('run', '--rm', '-it', '--network', 'none', 'img', 'stty', 'size'), (0, ['33', '99']))
+    """A program finds the size of the terminal from its first moment on, and its lines come through as they are."""
+    expect('run -it', on_terminal('run', '--rm', '-it', '--network', 'none', 'img', 'stty', 'size'), (0, '33 99\r\n'))
     c('create', '--name', 'z', '-it', '--network', 'none', 'img', 'stty', 'size')
-    expect('start -ai', on_terminal('start', '-ai', 'z'), (0, ['33', '99']))
+    expect('start -ai', on_terminal('start', '-ai', 'z'), (0, '33 99\r\n'))
     c('rm', 'z')
     c.start('z', 'img', 'sleep', '1000')
-    expect('exec -it', on_terminal('exec', '-it', 'z', 'stty', 'size'), (0, ['33', '99']))
+    expect('exec -it', on_terminal('exec', '-it', 'z', 'stty', 'size'), (0, '33 99\r\n'))
     c('rm', '-f', 'z')
 
 

@@ -361,6 +361,17 @@ def case_change():
     check(inspect('web')['restarts'] == 2, f'{inspect("web")}')
     output('update', '--restart', 'no', 'web')
     make('other')
+    for words, names in ((['label=tier'], ['web']), (['status=created'], ['other']), (['status=created', 'status=exited'], ['other', 'web']),
+                         (['name=the', 'type=vm'], ['other']), (['id=' + inspect('web')['id'][:9]], ['web']), (['label=tier', 'name=other'], []),
+                         (['health=healthy'], [])):
+        check(sorted(output('ls', '-q', *[w for f in words for w in ('-f', f)]).split()) == names, f'{words}')
+    for words in ('status', 'colour=red', '=x', ''):
+        refused(['ls', '-f', words], lab.USAGE, 'KEY=VALUE')
+    check(output('ls', '--no-trunc', '--format', 'id', '-f', 'name=other').split() == ['ID', inspect('other')['id']], 'ls --no-trunc')
+    check(output('inspect', '-f', '{{.Name}} {{.spec.labels.tier}}', 'web') == 'web back\n', 'inspect -f')
+    refused(['inspect', '-f', '{{.spec.none}}', 'web'], lab.USAGE, 'unknown field')
+    refused(['rm', 'nobody'], lab.NOT_FOUND, 'nobody')
+    output('rm', '-i', 'nobody')
     check(output('ls', '-q', '--label', 'tier') == 'web\n' and output('ls', '-q', '--label', 'tier=x') == '', 'labels')
     check(output('ls', '-q', '--running') == '' and output('ls', '-q', '--type', 'container') == '', 'filters')
     refused(['ls', '--type', 'pod'], lab.USAGE, 'container')

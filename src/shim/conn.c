@@ -168,6 +168,17 @@ static int conn_apply(struct shim *s, const struct inst_spec *spec, struct err *
     return r < 0 ? r : store_instance_update(store, s->instance.id, spec, e);
 }
 
+static bool conn_same_health(const struct inst_spec *a, const struct inst_spec *b)
+{
+    json_object *one = inst_spec_to_object(a), *other = inst_spec_to_object(b), *x = NULL, *y = NULL;
+    bool same = one && other && json_object_object_get_ex(one, "health", &x) &&
+                json_object_object_get_ex(other, "health", &y) && json_object_equal(x, y);
+
+    json_object_put(one);
+    json_object_put(other);
+    return same;
+}
+
 static int conn_update(struct shim *s, const struct shim_msg_request *r, struct err *e)
 {
     AUTO_FREE struct inst_spec *spec = malloc(sizeof(*spec));
@@ -177,10 +188,12 @@ static int conn_update(struct shim *s, const struct shim_msg_request *r, struct 
     if (res == 0)
         res = conn_apply(s, spec, e);
     if (res == 0) {
+        bool checked_alike = conn_same_health(mine, spec);
+
         *mine = *spec;
         *spec = old;
         inst_log_limit(s->log, mine->log_max_size, mine->log_files);
-        if (s->state == SHIM_RUNNING) {
+        if (s->state == SHIM_RUNNING && !checked_alike) { /* else what is known of it stays true */
             shim_health_end(s->health);
             shim_health_begin(s->health);
         }

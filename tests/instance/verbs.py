@@ -455,6 +455,8 @@ def case_health():
     check(row['status'] == 'running (unhealthy)' and not row['ready'], f'{row}')
     refused(['wait', '--condition', 'ready', '-t', '300ms', 'web'], lab.TIMED_OUT, 'not ready')
     check(('health_status', {'health': 'unhealthy'}) in events('web'), f'{events("web")}')
+    output('update', '--label', 'a=b', 'web')
+    check(inspect('web')['health'] == 'unhealthy', 'what is known is forgotten')
     output('update', '--health-cmd', 'none', 'web')
     check(output('wait', '--condition', 'ready', '-t', '60s', 'web') == 'web\n', 'ready without a check')
     output('rm', '-f', 'web')

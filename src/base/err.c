@@ -5,6 +5,23 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A text that was cut may end within a character of UTF-8, of which nothing is kept then. */
+static void err_cut(char *text)
+{
+    size_t len = strlen(text), at = len;
+
+    if (len < ERR_TEXT_MAX - 1)
+        return;
+    while (len - at < 3 && ((unsigned char)text[at - 1] & 0xc0) == 0x80)
+        at--;
+    if (((unsigned char)text[at - 1] & 0xc0) == 0xc0) {
+        const unsigned char lead = (unsigned char)text[at - 1];
+
+        if (len - at < (lead >= 0xf0 ? 3 : lead >= 0xe0 ? 2 : 1))
+            text[at - 1] = '\0';
+    }
+}
+
 /* Names come from images, guests and servers: what is told of them stays one line, and commands no terminal. Control
  * characters of the second kind (C1) are two bytes in UTF-8. */
 static void err_clean(char *text)
@@ -26,6 +43,7 @@ int err_set(struct err *e, int code, const char *fmt, ...)
         va_start(ap, fmt);
         vsnprintf(e->text, sizeof(e->text), fmt, ap);
         va_end(ap);
+        err_cut(e->text);
         err_clean(e->text);
     }
     return -code;
@@ -45,6 +63,7 @@ int err_wrap(struct err *e, const char *fmt, ...)
     snprintf(whole, sizeof(whole), "%s: %s", context, e->text);
     whole[ERR_TEXT_MAX - 1] = '\0';
     memcpy(e->text, whole, ERR_TEXT_MAX);
+    err_cut(e->text);
     err_clean(e->text);
     return -e->code;
 }

@@ -236,6 +236,16 @@ static void test_err(void **state)
     assert_int_equal(err_wrap(&e, "%s", long_text), -EIO);
     assert_int_equal(strlen(e.text), ERR_TEXT_MAX - 1);
     assert_int_equal(e.code, EIO);
+    for (unsigned n = 0; n < 5; n++) { /* cut within a character, or behind it */
+        static const char *const ends[] = { "\xc3\xa4", "\xe2\x82\xac", "\xf0\x9f\x98\x80" };
+
+        for (size_t i = 0; i < ARRAY_SIZE(ends); i++) {
+            size_t whole = strlen(ends[i]);
+
+            assert_int_equal(err_set(&e, EIO, "%.*s%s", (int)(ERR_TEXT_MAX - 1 - n), long_text, ends[i]), -EIO);
+            assert_int_equal(strlen(e.text), ERR_TEXT_MAX - 1 - n + (n >= whole ? whole : 0));
+        }
+    }
 }
 
 /* What log_write puts on stderr. */

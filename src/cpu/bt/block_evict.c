@@ -18,7 +18,7 @@
 #include "cpu/bt/raw.h"
 #include "cpu/bt/t1.h"
 
-/* Everything is free again. Lock held, no vCPU inside. */
+/* Everything is free again. Lock held, no vCPU inside, this thread's FP state saved. */
 static void evict_reset(struct bt_vm *vm)
 {
     struct bt_cache *cache = vm->cache;
@@ -87,8 +87,10 @@ void bt_cache_flush(struct bt_vm *vm)
 void bt_cache_leave(struct bt_vcpu *c)
 {
     atomic_store(&c->cache_in, 0);
-    if (UNLIKELY(atomic_load(&c->vm->cache->evicting)))
+    if (UNLIKELY(atomic_load(&c->vm->cache->evicting))) {
+        bt_fp_sync(c); /* libc clears tables with vector registers */
         evict_try(c->vm);
+    }
 }
 
 /* Sleep until the eviction is over or something else wants this vCPU. false: it was kicked. */

@@ -123,9 +123,8 @@ static void create_launch_names(struct oci_create *c)
     l->state_fd[0] = c->root_fd;
     l->state_fd[1] = c->dir_fd;
     l->bundle = c->bundle;
-    /* The first process needs descriptors for what it prepares, and as root of a new user namespace may not raise them.
-     */
-    l->late_rlimits = geteuid() == 0;
+    /* Root of a new user namespace may not raise them. */
+    l->late_rlimits = geteuid() == 0 && c->spec->ns[OCI_NS_USER].wanted && !c->spec->ns[OCI_NS_USER].path;
     l->late_limits = oci_flag(c->args, OCI_OPT_SYSTEMD_CGROUP);
     l->rootfs = c->rootfs;
 }
@@ -350,7 +349,7 @@ int oci_create_container(struct oci_create *c, const struct oci_args *a, bool ru
     if (r == 0)
         r = create_wait_ready(c, e);
     if (r == 0 && c->launch.late_rlimits)
-        r = oci_process_rlimits(&c->spec->process, c->pid, e);
+        r = oci_process_rlimits(&c->spec->process, c->pid, false, e);
     if (r == 0 && !run && renameat(c->dir_fd, OCI_STATE_SOCKET_NEW, c->dir_fd, OCI_STATE_SOCKET) < 0)
         r = err_set(e, errno, "socket for start: %m");
     if (r == 0 && a->value[OCI_OPT_PID_FILE])

@@ -305,6 +305,9 @@ int oci_payload_exec(const struct oci_payload *p, const struct oci_launch *l, st
     if (r < 0)
         return r;
     payload_default_signals();
+    r = oci_process_rlimits(proc, 0, true, e);
+    if (r < 0)
+        return r;
     /* No system call stands between the filter and execve: it may forbid any other. */
     if (l->bpf.notify)
         r = payload_load_notify(l, e);

@@ -80,12 +80,17 @@ static int attr_oom_score(const struct oci_process *p, int proc_fd, struct err *
 
 /* ---- limits, scheduling ---- */
 
-int oci_process_rlimits(const struct oci_process *p, pid_t pid, struct err *e)
+int oci_process_rlimits(const struct oci_process *p, pid_t pid, bool last, struct err *e)
 {
     for (size_t i = 0; i < p->n_rlimits; i++) {
         const struct oci_rlimit *l = &p->rlimits[i];
-        const struct rlimit limit = { .rlim_cur = l->soft, .rlim_max = l->hard };
+        struct rlimit limit = { .rlim_cur = l->soft, .rlim_max = l->hard }, now;
 
+        if (!last && l->resource == RLIMIT_NOFILE && prlimit(pid, RLIMIT_NOFILE, NULL, &now) == 0) {
+            if (limit.rlim_max <= now.rlim_max)
+                continue;
+            limit.rlim_cur = MAX(limit.rlim_cur, now.rlim_cur);
+        }
         if (prlimit(pid, (enum __rlimit_resource)l->resource, &limit, NULL) < 0)
             return err_set(e, errno, "process.rlimits[%zu]: soft %llu, hard %llu: %s%s", i, (unsigned long long)l->soft,
                            (unsigned long long)l->hard, strerrordesc_np(errno),
@@ -190,7 +195,7 @@ int oci_process_apply_early(const struct oci_process *p, bool limits, int proc_f
         r = attr_scheduler(p, e);
     if (r == 0)
         r = attr_io_priority(p, e);
-    return r == 0 && limits ? oci_process_rlimits(p, 0, e) : r;
+    return r == 0 && limits ? oci_process_rlimits(p, 0, false, e) : r;
 }
 
 /* ---- labels, keyring ---- */

@@ -25,8 +25,9 @@ int oci_process_keyring(const struct oci_process *p, const char *id, int proc_fd
 /* Groups, gid, uid. Where the user namespace forbids setgroups, no additional groups may be asked for (-EPERM). */
 int oci_process_set_user(const struct oci_process *p, struct err *e) MUST_USE;
 
-/* Parts of the above. pid 0: the caller; the runtime may set another process' limits, where that one has to work. */
-int oci_process_rlimits(const struct oci_process *p, pid_t pid, struct err *e) MUST_USE;
+/* Parts of the above. pid 0: the caller; the runtime may set another process' limits. last false: while there is work
+ * to do, so a lower limit of descriptors is left for the last call, which needs no rights. */
+int oci_process_rlimits(const struct oci_process *p, pid_t pid, bool last, struct err *e) MUST_USE;
 /* CPUs of execCPUAffinity, which is about processes of exec only: final false: the initial ones, to be set before the
  * process joins its cgroup. */
 int oci_process_affinity(const struct oci_process *p, bool final, pid_t pid, struct err *e) MUST_USE;

@@ -99,7 +99,9 @@ def limits():
         args = [*options, 'img', 'cat', f'/sys/fs/cgroup/{file}']
         expect(what, c.run(*args), podman.run(*args))
     expect('no descriptors to spare', c.run('--ulimit', 'nofile=4:4', 'img', 'sh', '-c', 'ulimit -n'), '4\n')
-    c.start('l', 'img', 'sleep', '1000')
+    c.start('l', '--ulimit', 'nofile=5:5', 'img', 'sleep', '1000')
+    expect('exec without descriptors to spare', (c('exec', 'l', 'sh', '-c', 'ulimit -n'), on_terminal('exec', '-it', 'l', 'sh', '-c', 'ulimit -n')),
+           ('5\n', (0, '5\r\n')))
     expect('stats without a limit', c('stats', '--no-stream', '--format', '{{name}} {{memory_limit}}', 'l'), 'l \n')
     c('rm', '-f', 'l')
 

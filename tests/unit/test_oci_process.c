@@ -308,6 +308,8 @@ static int check_early(void *arg)
 
     RIG_CHECK(oci_process_apply_early(&s->process, true, proc_fd, &e) == 0);
     RIG_CHECK(oci_process_affinity(&s->process, true, 0, &e) == 0);
+    RIG_CHECK(getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_max > 200); /* there is work to do */
+    RIG_CHECK(oci_process_rlimits(&s->process, 0, true, &e) == 0);
     RIG_CHECK(getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur == 100 && l.rlim_max == 200);
     RIG_CHECK(getrlimit(RLIMIT_CORE, &l) == 0 && l.rlim_cur == 0 && l.rlim_max == RLIM_INFINITY);
     RIG_CHECK(sched_getscheduler(0) == SCHED_BATCH && getpriority(PRIO_PROCESS, 0) == 7);

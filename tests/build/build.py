@@ -132,8 +132,11 @@ def configuration(name):
 
 def buildah(folder, *arguments):
     where = ['--root', os.path.join(folder, 'bu'), '--runroot', os.path.join(folder, 'bur'), '--storage-driver', 'overlay']
-    done = subprocess.run(['buildah', *where, *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=300,
-                          check=False, env=environment(BUILDAH_ISOLATION='chroot'))
+    for _ in range(5):
+        done = subprocess.run(['buildah', *where, *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=300,
+                              check=False, env=environment(BUILDAH_ISOLATION='chroot'))
+        if b'sealing memfd copy' not in done.stderr:  # of itself, which its own threads get in the way of now and then
+            break
     check(done.returncode == 0, f'buildah {arguments}: {done.stderr.decode()}')
     return done.stdout
 

@@ -310,7 +310,7 @@ int inst_volume_sweep(struct store *s, struct err *e)
 {
     AUTO(volume_list) struct volume_list *l = calloc(1, sizeof(*l));
     char root[SYS_DIR_MAX + 16];
-    size_t strays;
+    size_t strays = 0;
     int r = l ? volume_dir(NULL, root, sizeof(root), e) : err_set(e, ENOMEM, "out of memory");
 
     if (r == 0)

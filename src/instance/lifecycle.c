@@ -74,8 +74,10 @@ static int lifecycle_clean_run(const struct store_instance *i, bool keep_socket,
     return r < 0 ? r : lifecycle_remove_tree(i->name, path, e);
 }
 
-/* The machine's side of an instance: its run, its files. Any number of times. */
-static int lifecycle_destroy(const struct store_instance *i, struct err *e)
+/* What a run has left outside its directories, cleaned up. *ret_run: for the kind's other operations; to be released by
+ * it and freed. */
+static int lifecycle_cleanup(const struct store_instance *i, const struct inst_kind_ops **ret_ops,
+                             struct inst_run **ret_run, struct err *e)
 {
     const struct inst_kind_ops *ops = lifecycle_ops(i, e);
     AUTO_FREE struct inst_run *run = malloc(sizeof(*run));
@@ -88,8 +90,25 @@ static int lifecycle_destroy(const struct store_instance *i, struct err *e)
     r = inst_run_init(run, i, e);
     if (r == 0)
         r = ops->cleanup(run, e);
-    if (r == 0)
-        r = ops->destroy(run, e);
+    if (r < 0) {
+        ops->release(run);
+        return r;
+    }
+    *ret_ops = ops;
+    *ret_run = STEAL(run);
+    return 0;
+}
+
+/* The machine's side of an instance: its run, its files. Any number of times. */
+static int lifecycle_destroy(const struct store_instance *i, struct err *e)
+{
+    const struct inst_kind_ops *ops;
+    AUTO_FREE struct inst_run *run = NULL;
+    int r = lifecycle_cleanup(i, &ops, &run, e);
+
+    if (r < 0)
+        return r;
+    r = ops->destroy(run, e);
     if (r == 0)
         r = lifecycle_clean_run(i, false, e);
     if (r == 0)
@@ -165,20 +184,14 @@ int inst_remove(struct store *s, const struct store_instance *i, struct err *e)
 /* A run that its supervisor did not end. */
 static int lifecycle_end_run(struct store *s, struct store_instance *i, bool keep_socket, struct err *e)
 {
-    const struct inst_kind_ops *ops = lifecycle_ops(i, e);
-    AUTO_FREE struct inst_run *run = malloc(sizeof(*run));
+    const struct inst_kind_ops *ops;
+    AUTO_FREE struct inst_run *run = NULL;
     bool saved;
-    int r;
+    int r = lifecycle_cleanup(i, &ops, &run, e);
 
-    if (!ops)
-        return -EOPNOTSUPP;
-    if (!run)
-        return err_set(e, ENOMEM, "out of memory");
-    r = inst_run_init(run, i, e);
-    if (r == 0)
-        r = ops->cleanup(run, e);
-    if (r == 0)
-        r = lifecycle_clean_run(i, keep_socket, e);
+    if (r < 0)
+        return r;
+    r = lifecycle_clean_run(i, keep_socket, e);
     saved = r == 0 && ops->saved && ops->saved(run);
     ops->release(run);
     if (r < 0)

@@ -41,7 +41,7 @@ fuzz: # each fuzzer for FUZZ_SECONDS (60)
 	@$(MAKE) --no-print-directory MODE=fuzz all
 	@tools/fuzz build-fuzz
 
-soak: # real loads at full length, then the boot, engine and hostile-guest tests for SOAK_MINUTES (60)
+soak: # real loads, kills, saves and random disk operations at full length, then other tests for SOAK_MINUTES (60)
 	@tools/deps build run work check
 	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory MODE=asan all
